@@ -1,0 +1,73 @@
+# make run     builds into .venv and runs `wattwork compare` on this machine's CPU
+# make test    the whole test suite
+# make help    the rest
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+export PYTHONNOUSERSITE := 1
+
+NATIVE_SOURCES := $(shell find csrc kernels -type f 2>/dev/null) CMakeLists.txt
+PYTHON_SOURCES := $(shell find src -type f -not -name '*.pyc') pyproject.toml
+INSTALLED := $(STAMPS)/installed
+
+.PHONY: help run test test-long test-torch test-pure lint sanitize bench clean install
+help:
+	@sed -n 's/^# //p' Makefile
+
+run: $(INSTALLED)
+	$(BIN)/wattwork compare
+
+install: $(INSTALLED)
+
+test: $(INSTALLED)
+	WATTWORK_REQUIRE_CORE=1 $(BIN)/python -m pytest -m "not long"
+
+# make test-long   what takes minutes
+test-long: $(INSTALLED)
+	WATTWORK_REQUIRE_CORE=1 $(BIN)/python -m pytest -m long
+
+# make test-pure   the fallback without the core, in an environment of its own
+test-pure: $(STAMPS)/pure
+	WATTWORK_FALLBACK=1 $(VENV)/pure/bin/python -m pytest -m "not long"
+
+# make lint    ruff and mypy --strict
+lint: $(STAMPS)/tools
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# make sanitize   the C++ tests under ASan+UBSan, then under TSan
+sanitize: $(STAMPS)/tools
+	tests/sanitize.sh address,undefined
+	tests/sanitize.sh thread
+
+bench: $(INSTALLED)
+	$(BIN)/python -m pytest bench --benchmark-only
+
+clean:
+	rm -rf build $(VENV)
+
+$(STAMPS)/venv:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "wattwork needs Python 3.11 or later: make PYTHON=/path/to/python3")'
+	$(PYTHON) -m venv $(VENV)
+	mkdir -p $(STAMPS)
+	touch $@
+
+$(STAMPS)/tools: $(STAMPS)/venv pyproject.toml
+	$(BIN)/python -m pip install -qq --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install -qq --group dev 'numpy>=1.26' 'rich>=13'
+	touch $@
+
+# A broken build stops make; a missing compiler does, too. (`pip install .` alone takes the fallback there.)
+$(INSTALLED): $(STAMPS)/tools $(NATIVE_SOURCES) $(PYTHON_SOURCES)
+	PATH="$(abspath $(BIN)):$$PATH" WATTWORK_REQUIRE_NATIVE=1 $(BIN)/python -m pip install -qq --no-build-isolation \
+	    --no-deps --force-reinstall -C cmake.define.WATTWORK_WERROR=ON .
+	touch $@
+
+$(STAMPS)/pure: $(STAMPS)/tools $(PYTHON_SOURCES)
+	test -d $(VENV)/pure || $(PYTHON) -m venv $(VENV)/pure
+	$(VENV)/pure/bin/python -m pip install -qq --upgrade 'pip>=25.1'
+	$(VENV)/pure/bin/python -m pip install -qq --group test --group build 'numpy>=1.26' 'rich>=13'
+	WATTWORK_PURE=1 $(VENV)/pure/bin/python -m pip install -qq --no-build-isolation --no-deps --force-reinstall .
+	touch $@

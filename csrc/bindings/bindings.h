@@ -1,0 +1,13 @@
+// One bind_* function a room; module.cpp calls them all.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace ww::bindings {
+
+void bind_runtime(pybind11::module_& m);
+void bind_search(pybind11::module_& m);
+void bind_decoder(pybind11::module_& m);
+void bind_scheduler(pybind11::module_& m);
+
+}  // namespace ww::bindings

@@ -1,0 +1,7 @@
+#include "bindings/bindings.h"
+
+namespace ww::bindings {
+
+void bind_decoder(pybind11::module_&) {}
+
+}  // namespace ww::bindings

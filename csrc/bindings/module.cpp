@@ -1,0 +1,9 @@
+#include "bindings/bindings.h"
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "wattwork's native core; see the modules of wattwork for the documented faces";
+  ww::bindings::bind_runtime(m);
+  ww::bindings::bind_search(m);
+  ww::bindings::bind_decoder(m);
+  ww::bindings::bind_scheduler(m);
+}

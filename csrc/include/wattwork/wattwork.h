@@ -1,0 +1,75 @@
+/* wattwork.h: the public C ABI of libwattwork.
+ *
+ * Conventions, stated once:
+ *   - Arguments come in this order: what is acted on; what it is given; where the answer goes, each array followed
+ *     by its capacity.
+ *   - Functions that can fail return an int: WW_OK (0), or a negative WW_E_* code that ww_strerror() words.
+ *   - Nothing is allocated behind the caller's back, nothing is kept after the call, and every function may be
+ *     called from any thread.
+ *   - Hashes and targets are 32 bytes in the order `hashlib` gives them: as a number, little-endian.
+ */
+#ifndef WATTWORK_H
+#define WATTWORK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define WW_ABI_VERSION 1
+#define WW_API __attribute__((visibility("default")))
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum {
+  WW_OK = 0,
+  WW_E_INVALID = -1,  /* an argument is out of its range */
+  WW_E_ISA = -2,      /* the instruction set is unknown, or this machine lacks it */
+  WW_E_CAPACITY = -3, /* an answer's array is too short */
+  WW_E_FAILED = -4    /* a self-test or an engine failed */
+};
+
+WW_API uint32_t ww_abi_version(void);
+WW_API const char* ww_strerror(int code); /* a static string, never NULL */
+
+/* ---- Inference engines: the native form of wattwork.engines.StepEngine, over the same arrays ------------------ */
+
+typedef struct ww_sampling {
+  float temperature;        /* 0: greedy */
+  float top_p;              /* in (0, 1]; 1: off */
+  float repetition_penalty; /* 1: off */
+  int32_t top_k;            /* 0: off */
+  uint64_t seed;
+} ww_sampling;
+
+/* One step of B sequences with T tokens in all. Sequence b's tokens are [q_start[b], q_start[b+1]); they follow the
+ * ctx_len[b] tokens whose keys and values are in the cache already. */
+typedef struct ww_batch {
+  int32_t n_tokens;           /* T */
+  int32_t n_seqs;             /* B */
+  int32_t max_blocks;         /* columns of block_table */
+  const int32_t* tokens;      /* [T] token ids */
+  const int32_t* q_start;     /* [B+1] */
+  const int32_t* ctx_len;     /* [B] */
+  const int32_t* block_table; /* [B, max_blocks] block ids, in the order of positions; unused columns are -1 */
+  const int32_t* slot_map;    /* [T] where each token's key and value go: block * block_size + offset */
+  const uint8_t* want_logits; /* [B] 1: the step ends this sequence's prompt or extends it, and a token is wanted */
+  const ww_sampling* sampling; /* [B], or NULL: greedy */
+} ww_batch;
+
+typedef struct ww_out {
+  int32_t* next_token; /* [B]; -1 where want_logits is 0 */
+  float* logits;       /* [B, vocab], or NULL; rows where want_logits is 0 are left as they were */
+} ww_out;
+
+/* step() may be asynchronous; *out is valid after sync(). Both return WW_OK or a negative code. */
+typedef struct ww_engine {
+  void* self;
+  int (*step)(void* self, const ww_batch* batch, ww_out* out);
+  int (*sync)(void* self);
+} ww_engine;
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* WATTWORK_H */

@@ -1,0 +1,25 @@
+"""The errors a user can meet. Each message is one sentence that names what to change."""
+
+
+class WattworkError(Exception):
+    """Base of all of them. The command line prints the sentence and ends with exit code 2."""
+
+
+class InvalidInput(WattworkError, ValueError):
+    """An argument, a file or an environment variable is not what it must be."""
+
+
+class UnsupportedISA(WattworkError, ValueError):
+    """The instruction set asked for is unknown, or not usable on this machine."""
+
+
+class QueueFull(WattworkError):
+    """The scheduler's queue is at its bound; try again later or raise the bound."""
+
+
+class RequestFailed(WattworkError, RuntimeError):
+    """A request ended otherwise than finished; `.reason` says how: cancelled, timed_out or failed."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
