@@ -39,4 +39,4 @@ if not os.environ.get("WATTWORK_PURE"):
         print(f"wattwork: {_lack}: building the pure-Python wheel.", flush=True)
         os.environ["WATTWORK_PURE"] = "1"
 
-from scikit_build_core.build import *  # noqa: E402, F403  (the hooks pip calls, under the decision above)
+from scikit_build_core.build import *  # noqa: F403  (the hooks pip calls, under the decision above)
