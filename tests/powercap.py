@@ -34,6 +34,7 @@ class Zone:
         self.path, self.joules, self.period_s, self.phase_s = path, joules, period_s, phase_s
         self.start_count, self.counts, self.unit_nj = start_count, counts, unit_nj
         path.mkdir()
+        self.shown_uj = None
         (path / "name").write_text(name + "\n")
         (path / "max_energy_range_uj").write_text(f"{(2**32 - 1) * unit_nj // 1000}\n")
         self.update(0.0)
@@ -44,6 +45,9 @@ class Zone:
         self.write(count * self.unit_nj // 1000)
 
     def write(self, energy_uj):
+        if energy_uj == self.shown_uj:
+            return
+        self.shown_uj = energy_uj
         write(self.path / "energy_uj", energy_uj)
 
 

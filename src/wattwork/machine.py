@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from pathlib import Path
 
 
@@ -38,3 +39,40 @@ def usable_cores(root: str | Path = "/") -> int:
         except OSError:
             cores.add((f"cpu{cpu}",))
     return len(cores)
+
+
+def describe_device(device: str = "cpu", *, isa: str | None = None, threads: int | None = None) -> dict[str, object]:
+    """A report's `device`. `isa` and `threads` are those the run used; unknown is None."""
+    return {
+        "id": device,
+        "name": cpu_name() if device == "cpu" else None,
+        "kind": device.partition(":")[0],
+        "architecture": platform.machine() or None,
+        "cores": usable_cores(),
+        "threads": len(usable_threads()),
+        "threads_used": threads,
+        "isa": isa,
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def describe_versions() -> dict[str, object]:
+    """A report's `versions`: of wattwork, Python, NumPy, and the compiler of the native core; unknown is None."""
+    from wattwork._native import HAVE_CORE
+
+    return {
+        "wattwork": _version("wattwork"),
+        "python": platform.python_version(),
+        "numpy": _version("numpy"),
+        "core": HAVE_CORE,
+        "compiler": getattr(sys.modules.get("wattwork._core"), "compiler", None),
+    }
+
+
+def _version(package: str) -> str | None:
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
