@@ -5,6 +5,8 @@ import importlib.metadata
 import subprocess
 import sys
 
+import pytest
+
 import wattwork
 
 
@@ -30,3 +32,8 @@ def test_import_loads_nothing_heavy():
 
 def test_an_unknown_name_is_an_attribute_error():
     assert fresh("import wattwork\ntry: wattwork.no_such\nexcept AttributeError as e: print(e)").endswith("'no_such'")
+
+
+@pytest.mark.parametrize("module", ["meters", "report", "trace", "latency", "economics", "data", "machine"])
+def test_importing_does_not_bring_numpy(module):
+    assert fresh(f"import sys, wattwork.{module}; print('numpy' in sys.modules)") == "False"
