@@ -42,15 +42,15 @@ std::vector<JobHit> Job::take_hits() {
   return std::exchange(hits_, {});
 }
 
-void Job::run(Team& team, const YieldFlag& yield) {
-  while (yield.load(std::memory_order_acquire) == 0) {
+void Job::run(Team& team, const YieldFlag& yield, const std::function<bool()>& poll) {
+  const Controls controls{&yield, kUnlimited, &units_, poll};
+  bool ended = yield.load(std::memory_order_acquire) != 0;
+  while (!ended) {
     const Piece piece = take();
     Work work = work_;
     set_header_time(work, piece.time);
-    Controls controls;
-    controls.stop = &yield;
-    controls.progress = &units_;
     const Found found = scan(team, work, piece.rect, kernel_, controls);
+    ended = !found.remaining.empty() || yield.load(std::memory_order_acquire) != 0;
     // From the back, so that the next call begins with the first (and smallest) of them.
     for (auto r = found.remaining.rbegin(); r != found.remaining.rend(); ++r) give_back({piece.time, *r});
     std::lock_guard lock(mutex_);

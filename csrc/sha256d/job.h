@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <mutex>
 #include <vector>
 
@@ -26,7 +27,9 @@ class WW_API Job : public Back {
  public:
   Job(const Work& work, const Kernel& kernel);
 
-  void run(Team& team, const YieldFlag& yield) override;
+  void run(Team& team, const YieldFlag& yield) override { run(team, yield, {}); }
+  // Also ends where `poll`, called on the caller's thread every 20 ms, returns true.
+  void run(Team& team, const YieldFlag& yield, const std::function<bool()>& poll);
   uint64_t units() const override { return units_.load(std::memory_order_relaxed); }
 
   // The next piece: what was given back comes first. Whoever takes one searches it or gives it back.

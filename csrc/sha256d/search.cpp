@@ -25,6 +25,12 @@ uint64_t chunk_nonces(const Rect& rect, const Kernel& kernel, int threads) {
   return std::clamp(share, kMinQuanta, kMaxQuanta) * kernel.quantum;
 }
 
+// How many threads, of those offered, the rectangle is worth.
+int threads_for(const Rect& rect, const Kernel& kernel, int threads) {
+  const uint64_t worth = std::max<uint64_t>(1, pairs(rect) / (kQuantaPerThread * kernel.quantum));
+  return static_cast<int>(std::min<uint64_t>(worth, static_cast<uint64_t>(std::max(threads, 1))));
+}
+
 // One hit with its place in the order of the search.
 struct Placed {
   uint64_t number;
@@ -178,11 +184,6 @@ bool is_valid(const Work& work, const Rect& r) {
          r.versions <= versions - r.version_first;
 }
 
-int threads_for(const Rect& rect, const Kernel& kernel, int threads) {
-  const uint64_t worth = std::max<uint64_t>(1, pairs(rect) / (kQuantaPerThread * kernel.quantum));
-  return static_cast<int>(std::min<uint64_t>(worth, static_cast<uint64_t>(std::max(threads, 1))));
-}
-
 Found scan(Team& team, const Work& work, const Rect& rect, const Kernel& kernel, const Controls& controls) {
   if (rect.count == 0 || rect.versions == 0) return {};
   const int workers = threads_for(rect, kernel, team.size());
@@ -190,6 +191,11 @@ Found scan(Team& team, const Work& work, const Rect& rect, const Kernel& kernel,
   // Every helper gets an item wherever it is more than the caller alone, so that the caller has one, too, and polls.
   team.run(workers == 1 ? 1 : team.size(), [&](int) { search.work(); });
   return search.finish();
+}
+
+Found search(const Work& work, const Rect& rect, const Kernel& kernel, int threads, const Controls& controls) {
+  Team team(threads_for(rect, kernel, threads > 0 ? threads : default_threads()));
+  return scan(team, work, rect, kernel, controls);
 }
 
 }  // namespace ww

@@ -23,6 +23,12 @@ constexpr uint64_t kUnlimited = std::numeric_limits<uint64_t>::max();
 // Whether the rectangle lies within all nonces and the mask's versions.
 WW_API bool is_valid(const Work& work, const Rect& rect);
 
+// A stop word as C and Python hold it.
+static_assert(sizeof(std::atomic<uint32_t>) == sizeof(uint32_t) && std::atomic<uint32_t>::is_always_lock_free);
+inline const std::atomic<uint32_t>* as_stop(const uint32_t* word) {
+  return reinterpret_cast<const std::atomic<uint32_t>*>(word);
+}
+
 struct Controls {
   const std::atomic<uint32_t>* stop = nullptr;  // nonzero: end; looked at every 20 us or so
   uint64_t max_hits = kUnlimited;               // >= 1
@@ -36,9 +42,9 @@ struct Found {
   uint64_t hashes = 0;          // pairs tested
 };
 
-// How many threads, of those offered, the rectangle is worth.
-WW_API int threads_for(const Rect& rect, const Kernel& kernel, int threads);
-
 WW_API Found scan(Team& team, const Work& work, const Rect& rect, const Kernel& kernel, const Controls& controls);
+
+// The same on a team of its own: of `threads` (0: default_threads()), or fewer where the rectangle is not worth them.
+WW_API Found search(const Work& work, const Rect& rect, const Kernel& kernel, int threads, const Controls& controls);
 
 }  // namespace ww

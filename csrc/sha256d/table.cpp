@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "runtime/pool.h"
 #include "sha256d/row.h"
@@ -50,16 +51,22 @@ int64_t quantum_ns(const Kernel& kernel) {
 
 std::vector<const Kernel*> measure() {
   std::vector<std::pair<double, const Kernel*>> timed;
-  for (const Kernel& kernel : kKernels)
-    if (kernel.supported() && self_test(kernel))
-      timed.emplace_back(static_cast<double>(quantum_ns(kernel)) / kernel.quantum, &kernel);
-  std::stable_sort(timed.begin(), timed.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-  std::vector<const Kernel*> names;
-  for (const auto& entry : timed) names.push_back(entry.second);
-  return names;
+  for (const Kernel* kernel : supported_kernels())
+    if (self_test(*kernel)) timed.emplace_back(static_cast<double>(quantum_ns(*kernel)) / kernel->quantum, kernel);
+  std::sort(timed.begin(), timed.end());
+  std::vector<const Kernel*> kernels;
+  for (const auto& entry : timed) kernels.push_back(entry.second);
+  return kernels;
 }
 
 }  // namespace
+
+std::vector<const Kernel*> supported_kernels() {
+  std::vector<const Kernel*> kernels;
+  for (const Kernel& kernel : kKernels)
+    if (kernel.supported()) kernels.push_back(&kernel);
+  return kernels;
+}
 
 bool self_test(const Kernel& kernel) {
   for (const uint8_t top : {0xff, 0x1f, 0x03}) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "sha256d/kernel.h"
+#include "wattwork/wattwork.h"
 
 namespace ww {
 
@@ -27,6 +28,9 @@ WW_API const std::vector<const Kernel*>& usable_kernels();
 // The kernel of that name; "": $WATTWORK_ISA if that is set, or else the fastest. Throws UnsupportedIsa for a name
 // that is unknown or not usable here: never another kernel instead.
 WW_API const Kernel& choose_kernel(const std::string& name);
+
+// Kernels this machine has, tested or not.
+WW_API std::vector<const Kernel*> supported_kernels();
 
 // Holds a kernel against the plain scalar code.
 WW_API bool self_test(const Kernel& kernel);
