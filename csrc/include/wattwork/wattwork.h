@@ -32,6 +32,62 @@ enum {
 WW_API uint32_t ww_abi_version(void);
 WW_API const char* ww_strerror(int code); /* a static string, never NULL */
 
+/* ---- Search: the SHA-256d of 80-byte headers -------------------------------------------------------------------- */
+
+/* What is searched. The header's own nonce field is ignored. */
+typedef struct ww_work {
+  uint8_t header[80];
+  uint8_t target[32];    /* a hit's hash is at most this, both as little-endian numbers */
+  uint32_t version_mask; /* the version bits that may be rolled (BIP 320: 0x1fffe000); 0: none */
+} ww_work;
+
+/* Nonces [first, first + count) x version numbers [version_first, version_first + versions). Number 0 is the header's
+ * own version; number i is (version & ~mask) | deposit(i ^ extract(version, mask), mask). */
+typedef struct ww_rect {
+  uint64_t first, count;            /* first + count <= 2^32 */
+  uint64_t version_first, versions; /* their sum <= 2^(bits set in version_mask) */
+} ww_rect;
+
+typedef struct ww_hit {
+  uint32_t nonce;
+  uint32_t version; /* the version field as it stands in the header that was hashed */
+  uint8_t hash[32];
+} ww_hit;
+
+/* One word that ends the searches that watch it: within some 100 us once it is nonzero. */
+typedef struct ww_stop {
+  uint32_t word;
+} ww_stop;
+
+/* How a search ended. */
+typedef struct ww_result {
+  uint64_t n_hits;      /* in hits[], sorted by (version number, nonce) */
+  uint64_t n_remaining; /* in remaining[]: rectangles not tested; with what was tested they make up the whole */
+  uint64_t hashes;      /* (nonce, version) pairs tested */
+  const char* isa;      /* a static string */
+} ww_result;
+
+/* Names of the instruction sets usable here, best first, one a static string; *n_names says how many there are, also
+ * where that is more than the capacity (WW_E_CAPACITY). */
+WW_API int ww_isa_list(const char** names, size_t names_capacity, size_t* n_names);
+
+/* Holds an instruction set (NULL: each usable one) against the plain scalar code. */
+WW_API int ww_self_test(const char* isa);
+
+/* From a header and its target in the header's compact bits. WW_E_INVALID if these are negative, zero or too large:
+ * set work->target yourself, then. */
+WW_API int ww_work_init(ww_work* work, const uint8_t header[80], uint32_t version_mask);
+
+/* Tests every pair of the rectangle exactly once, until done, stopped (stop may be NULL), or hits_capacity (>= 1) hits
+ * are found. isa NULL: $WATTWORK_ISA, or else the fastest. threads 0: as many CPUs as this process may use. `remaining`
+ * needs room for the threads and two more, or nothing is searched (WW_E_CAPACITY). */
+WW_API int ww_search(const ww_work* work, const ww_rect* rect, const char* isa, uint32_t threads, const ww_stop* stop,
+                     ww_hit* hits, size_t hits_capacity, ww_rect* remaining, size_t remaining_capacity,
+                     ww_result* result);
+
+WW_API void ww_stop_set(ww_stop* stop);
+WW_API void ww_stop_clear(ww_stop* stop);
+
 /* ---- Inference engines: the native form of wattwork.engines.StepEngine, over the same arrays ------------------ */
 
 typedef struct ww_sampling {

@@ -1,0 +1,61 @@
+#include "sha256d/job.h"
+
+#include <utility>
+
+#include "sha256d/row.h"
+
+namespace ww {
+
+Job::Job(const Work& work, const Kernel& kernel) : work_(work), kernel_(kernel), time_(header_time(work)) {}
+
+Piece Job::fresh() const { return {time_, {0, kNonces, version_, 1}}; }
+
+Piece Job::take() {
+  std::lock_guard lock(mutex_);
+  if (!given_back_.empty()) {
+    const Piece piece = given_back_.back();
+    given_back_.pop_back();
+    return piece;
+  }
+  const Piece piece = fresh();
+  if (++version_ == version_count(work_.version_mask)) version_ = 0, ++time_;
+  return piece;
+}
+
+void Job::give_back(const Piece& piece) {
+  std::lock_guard lock(mutex_);
+  if (piece.rect.count && piece.rect.versions) given_back_.push_back(piece);
+}
+
+std::vector<Piece> Job::given_back() const {
+  std::lock_guard lock(mutex_);
+  return given_back_;
+}
+
+Piece Job::next_fresh() const {
+  std::lock_guard lock(mutex_);
+  return fresh();
+}
+
+std::vector<JobHit> Job::take_hits() {
+  std::lock_guard lock(mutex_);
+  return std::exchange(hits_, {});
+}
+
+void Job::run(Team& team, const YieldFlag& yield, const std::function<bool()>& poll) {
+  const Controls controls{&yield, kUnlimited, &units_, poll};
+  bool ended = yield.load(std::memory_order_acquire) != 0;
+  while (!ended) {
+    const Piece piece = take();
+    Work work = work_;
+    set_header_time(work, piece.time);
+    const Found found = scan(team, work, piece.rect, kernel_, controls);
+    ended = !found.remaining.empty() || yield.load(std::memory_order_acquire) != 0;
+    // From the back, so that the next call begins with the first (and smallest) of them.
+    for (auto r = found.remaining.rbegin(); r != found.remaining.rend(); ++r) give_back({piece.time, *r});
+    std::lock_guard lock(mutex_);
+    for (const Hit& hit : found.hits) hits_.push_back({piece.time, hit});
+  }
+}
+
+}  // namespace ww

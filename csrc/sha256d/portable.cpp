@@ -1,0 +1,34 @@
+// Any processor: four lanes in the compiler's vector extension, which is SSE2 on x86-64 and NEON on AArch64.
+#include "sha256d/constants.h"
+#include "sha256d/kernel.h"
+
+namespace ww {
+namespace {
+
+typedef uint32_t V __attribute__((vector_size(16)));
+constexpr int kLanes = 4, kGroups = 1;
+
+template <int N> inline V rotr(V x) { return (x >> N) | (x << (32 - N)); }
+inline V xor3(V a, V b, V c) { return a ^ b ^ c; }
+inline V ch(V e, V f, V g) { return g ^ (e & (f ^ g)); }
+inline V maj(V a, V b, V c) { return (a & b) | (c & (a | b)); }
+
+inline V swap_bytes(V x) {
+  for (int i = 0; i < kLanes; ++i) x[i] = __builtin_bswap32(x[i]);
+  return x;
+}
+inline uint32_t at_most(V x, uint32_t top) {
+  uint32_t mask = 0;
+  for (int i = 0; i < kLanes; ++i) mask |= static_cast<uint32_t>(x[i] <= top) << i;
+  return mask;
+}
+
+#include "sha256d/lanes.inl"
+
+}  // namespace
+
+uint32_t scan_portable(const Row& row, uint32_t first, uint32_t count, uint32_t* candidates) {
+  return scan_lanes(row, first, count, candidates);
+}
+
+}  // namespace ww

@@ -1,0 +1,109 @@
+#include "sha256d/table.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "runtime/pool.h"
+#include "sha256d/row.h"
+#include "sha256d/sha256.h"
+
+namespace ww {
+namespace {
+
+bool always() { return true; }
+
+#if defined(__x86_64__)
+// __builtin_cpu_supports asks CPUID, and XGETBV whether the system saves the registers.
+bool has_avx512() { return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw"); }
+#endif
+
+const Kernel kKernels[] = {
+#if defined(__x86_64__)
+    {"avx512", scan_avx512, has_avx512, 1024},
+#endif
+    {"portable", scan_portable, always, 128},
+};
+
+ww_work test_work(uint8_t target_top) {
+  ww_work work{};
+  for (int i = 0; i < 80; ++i) work.header[i] = static_cast<uint8_t>(37 * i + 11);
+  std::memset(work.target, 0xff, 31);
+  work.target[31] = target_top;
+  work.version_mask = 0x1fffe000;
+  return work;
+}
+
+// Nanoseconds for one quantum: the best of a few, so that what interrupts does not count.
+int64_t quantum_ns(const Kernel& kernel) {
+  const Row row = make_row(test_work(0), 0);
+  std::vector<uint32_t> candidates(kernel.quantum);
+  int64_t best = std::numeric_limits<int64_t>::max();
+  for (int i = 0; i < 20; ++i) {
+    const int64_t begin = now_ns();
+    kernel.scan(row, static_cast<uint32_t>(i), kernel.quantum, candidates.data());
+    best = std::min(best, now_ns() - begin);
+  }
+  return best;
+}
+
+std::vector<const Kernel*> measure() {
+  std::vector<std::pair<double, const Kernel*>> timed;
+  for (const Kernel* kernel : supported_kernels())
+    if (self_test(*kernel)) timed.emplace_back(static_cast<double>(quantum_ns(*kernel)) / kernel->quantum, kernel);
+  std::sort(timed.begin(), timed.end());
+  std::vector<const Kernel*> kernels;
+  for (const auto& entry : timed) kernels.push_back(entry.second);
+  return kernels;
+}
+
+}  // namespace
+
+std::vector<const Kernel*> supported_kernels() {
+  std::vector<const Kernel*> kernels;
+  for (const Kernel& kernel : kKernels)
+    if (kernel.supported()) kernels.push_back(&kernel);
+  return kernels;
+}
+
+bool self_test(const Kernel& kernel) {
+  for (const uint8_t top : {0xff, 0x1f, 0x03}) {
+    const ww_work work = test_work(top);
+    for (const uint32_t count : {1u, 31u, 130u}) {
+      const uint32_t version = version_at(work, count), first = 0u - 140u + count / 31;
+      std::vector<uint32_t> found(count), expected;
+      found.resize(kernel.scan(make_row(work, version), first, count, found.data()));
+      for (uint32_t i = 0; i < count; ++i) {
+        uint8_t header[80], hash[32];
+        header_with(work, version, first + i, header);
+        sha256d(header, hash);
+        if (hash[31] <= top) expected.push_back(first + i);
+      }
+      if (found != expected) return false;
+    }
+  }
+  return true;
+}
+
+const std::vector<const Kernel*>& usable_kernels() {
+  static const std::vector<const Kernel*> usable = measure();
+  return usable;
+}
+
+const Kernel& choose_kernel(const std::string& name) {
+  const auto& usable = usable_kernels();
+  std::string wanted = name;
+  if (wanted.empty())
+    if (const char* forced = std::getenv("WATTWORK_ISA")) wanted = forced;
+  if (wanted.empty()) return *usable.at(0);
+  for (const Kernel* kernel : usable)
+    if (wanted == kernel->name) return *kernel;
+  std::string names;
+  for (const Kernel* kernel : usable) names += (names.empty() ? "" : ", ") + std::string(kernel->name);
+  throw UnsupportedIsa("The instruction set '" + wanted + "' is unknown or not usable on this machine; use one of " +
+                       names + ".");
+}
+
+}  // namespace ww

@@ -1,0 +1,107 @@
+"""The back's work: a search that never runs dry."""
+
+import threading
+from dataclasses import replace
+from typing import NamedTuple
+
+from wattwork import _search_numpy
+from wattwork._native import core
+from wattwork.search import NONCES, UNLIMITED, Rect, Stop, choose_isa, on_main_thread
+from wattwork.work import Work
+
+
+class JobHit(NamedTuple):
+    """A hit of a job, whose header time may have moved on.
+
+    `work.header_with(nonce=..., version=..., time=...)` are the 80 bytes that `hash` is the double hash of.
+    """
+
+    nonce: int
+    version: int
+    time: int
+    hash: bytes
+
+
+class Job:
+    """All nonces x the mask's versions of a work, then the same with header time + 1 s, and so on without end.
+
+    `native` is the core's own object, which a native scheduler takes as its back; None with isa "numpy".
+    """
+
+    def __init__(self, work: Work, isa: str | None = None) -> None:
+        self.work = work
+        self.isa = choose_isa(isa)
+        target = work.target.to_bytes(32, "little")
+        self.native = None if self.isa == "numpy" else core.Job(work.header, target, work.version_mask, self.isa)
+        self._python = _PythonJob(work)
+
+    def run(self, stop: Stop, threads: int | None = None) -> None:
+        """Searches until `stop` is set, or Ctrl-C; goes on from there when called again: no pair skipped or repeated.
+
+        `threads` None: the CPUs this process may use.
+        """
+        if self.native is None:
+            self._python.run(stop)
+        else:
+            self.native.run(stop.address, threads or 0, on_main_thread())
+
+    @property
+    def units(self) -> int:
+        """Pairs (hashes) done so far; may be read from any thread while `run` works."""
+        return self._python.units if self.native is None else self.native.units
+
+    def take_hits(self) -> tuple[JobHit, ...]:
+        """The hits found since the last call."""
+        raw = self._python.take_hits() if self.native is None else self.native.take_hits()
+        return tuple(map(JobHit._make, raw))
+
+
+class _PythonJob:
+    """The core's Job in Python, over the NumPy search."""
+
+    def __init__(self, work: Work) -> None:
+        self.units = 0
+        self._work = work
+        self._lock = threading.Lock()
+        self._row = 0  # the next fresh row, counted over all header times
+        self._given_back: list[tuple[int, Rect]] = []  # (seconds past the header's time, rectangle)
+        self._hits: list[tuple[int, int, int, bytes]] = []
+
+    def run(self, stop: Stop) -> None:
+        while not stop.is_set:
+            seconds, rect = self._take()
+            work = self._work
+            time = (work.time + seconds) % 2**32
+            moved = replace(work, header=work.header_with(nonce=work.nonce, time=time))
+            done = 0
+
+            def progress(pairs: int) -> None:
+                nonlocal done
+                done += pairs
+                with self._lock:
+                    self.units += pairs
+
+            try:
+                hits, remaining, _ = _search_numpy.search(moved, rect, stop, UNLIMITED, progress)
+            except BaseException:
+                # Ctrl-C: the hits of this stretch are lost with the stack, so it is searched again.
+                with self._lock:
+                    self.units -= done
+                    self._given_back.append((seconds, rect))
+                raise
+            with self._lock:
+                self._given_back += [(seconds, Rect._make(r)) for r in reversed(remaining)]
+                self._hits += [(nonce, version, time, digest) for nonce, version, digest in hits]
+
+    def _take(self) -> tuple[int, Rect]:
+        with self._lock:
+            if self._given_back:
+                return self._given_back.pop()
+            seconds, number = divmod(self._row, self._work.versions)
+            self._row += 1
+            return seconds, Rect(0, NONCES, number, 1)
+
+    def take_hits(self) -> list[tuple[int, int, int, bytes]]:
+        with self._lock:
+            hits, self._hits = self._hits, []
+        return hits

@@ -1,0 +1,169 @@
+"""The nonce search: every (nonce, version) pair of a rectangle tested exactly once."""
+
+import ctypes
+import os
+import threading
+import time
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from wattwork import _search_numpy
+from wattwork._native import HAVE_CORE, core
+from wattwork.errors import InvalidInput, UnsupportedISA
+from wattwork.work import Work
+
+NONCES = 2**32
+UNLIMITED = 2**64 - 1
+
+
+class Hit(NamedTuple):
+    """A pair that meets the target. `hash` is the 32 bytes as `hashlib` gives them; `version` the field hashed."""
+
+    nonce: int
+    version: int
+    hash: bytes
+
+
+class Rect(NamedTuple):
+    """Nonces [first, first + count) x version numbers [version_first, version_first + versions).
+
+    `search(work, **rect._asdict())` searches it.
+    """
+
+    first: int
+    count: int
+    version_first: int
+    versions: int
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """How a search ended.
+
+    `hits` are sorted by (version number, nonce); `hashes` is the number of pairs tested, in `seconds` of wall time;
+    `remaining` are the rectangles not tested: with what was tested they make up the whole; `isa` did the work.
+    """
+
+    hits: tuple[Hit, ...]
+    hashes: int
+    seconds: float
+    remaining: tuple[Rect, ...]
+    isa: str
+
+
+class Stop:
+    """One word of C memory that ends the searches that watch it; set it from any thread, or from C at `address`."""
+
+    __slots__ = ("_word",)
+
+    def __init__(self) -> None:
+        self._word = ctypes.c_uint32(0)
+
+    def set(self) -> None:
+        self._word.value = 1
+
+    def clear(self) -> None:
+        self._word.value = 0
+
+    @property
+    def is_set(self) -> bool:
+        return self._word.value != 0
+
+    @property
+    def address(self) -> int:
+        """Where the word is: a `uint32_t`, valid as long as this object lives."""
+        return ctypes.addressof(self._word)
+
+
+def isas() -> tuple[str, ...]:
+    """The instruction sets usable here, best first: the first is what a search takes by default.
+
+    The native ones were self-tested and timed when first asked for; "numpy" needs no compiler. WATTWORK_ISA moves one
+    to the front; UnsupportedISA is raised where it names one that is unknown or not usable here.
+    """
+    usable = _usable()
+    forced = os.environ.get("WATTWORK_ISA")
+    return (_among(usable, forced), *(isa for isa in usable if isa != forced)) if forced else usable
+
+
+def choose_isa(isa: str | None) -> str:
+    """The one named, or the default; raises UnsupportedISA, never takes another instead."""
+    return isas()[0] if isa is None else _among(_usable(), isa)
+
+
+def _usable() -> tuple[str, ...]:
+    return (*(core.isa_list() if HAVE_CORE else ()), "numpy")
+
+
+def _among(usable: tuple[str, ...], isa: str) -> str:
+    if isa not in usable:
+        raise UnsupportedISA(f"The instruction set {isa!r} is unknown or not usable here; use {', '.join(usable)}.")
+    return isa
+
+
+def search(
+    work: Work,
+    first: int = 0,
+    count: int | None = None,
+    *,
+    versions: int | Literal["all"] = 1,
+    version_first: int = 0,
+    device: str = "cpu",
+    isa: str | None = None,
+    threads: int | None = None,
+    stop: Stop | None = None,
+    max_hits: int | None = None,
+) -> SearchResult:
+    """Tests the nonces [first, first + count) with each of `versions` versions, from number `version_first` on.
+
+    `count` None: up to the last nonce, 2**32 - 1. `versions` "all": as many as the work's mask makes; 1: the header's
+    own. `isa` None: `isas()[0]`. `threads` None: the CPUs this process may use ("numpy" works on one). The search ends
+    early where `stop` is set, or `max_hits` hits are found; what it left is in the result's `remaining`. Ctrl-C ends
+    it, too. It holds the GIL only with isa "numpy".
+
+    Raises InvalidInput for a range past 2**32, more versions than the mask makes, threads or max_hits below 1, or
+    an unknown device, and UnsupportedISA.
+    """
+    rect = _rect(work, first, count, version_first, versions)
+    if device != "cpu":
+        raise InvalidInput(f"A search runs on device 'cpu', not on {device!r}.")
+    if threads is not None and not 1 <= threads < 2**16:
+        raise InvalidInput(f"A search takes at least one thread (and fewer than 65536), not {threads}.")
+    if max_hits is not None and max_hits < 1:
+        raise InvalidInput(f"max_hits is at least 1, or None for all; it is {max_hits}.")
+    chosen, stop = choose_isa(isa), stop or Stop()
+    limit = UNLIMITED if max_hits is None else min(max_hits, UNLIMITED)
+    begin = time.perf_counter()
+    if chosen == "numpy":
+        raw, rest, hashes = _search_numpy.search(work, rect, stop, limit)
+    else:
+        target = work.target.to_bytes(32, "little")
+        raw, rest, hashes = core.search(
+            work.header, target, work.version_mask, rect, chosen, threads or 0, stop.address, limit, on_main_thread()
+        )
+    seconds = time.perf_counter() - begin
+    return SearchResult(tuple(map(Hit._make, raw)), hashes, seconds, tuple(map(Rect._make, rest)), chosen)
+
+
+def on_main_thread() -> bool:
+    """Whether signal handlers run on this thread."""
+    return threading.current_thread() is threading.main_thread()
+
+
+def _rect(work: Work, first: int, count: int | None, version_first: int, versions: int | Literal["all"]) -> Rect:
+    if not 0 <= first <= NONCES:
+        raise InvalidInput(f"The first nonce lies between 0 and 2**32; {first} does not.")
+    if count is None:
+        count = NONCES - first
+    if not 0 <= count <= NONCES - first:
+        raise InvalidInput(f"Nonces end at 2**32: from {first} on, count is 0 to {NONCES - first}, not {count}.")
+    if not 0 <= version_first <= work.versions:
+        raise InvalidInput(f"The version mask makes {work.versions} versions; version_first cannot be {version_first}.")
+    left = work.versions - version_first
+    number = left if versions == "all" else versions
+    if not isinstance(number, int) or not 0 <= number <= left:
+        raise InvalidInput(
+            f"From version number {version_first} on, the version mask makes {left}: "
+            f'versions is "all" or a number up to that, not {versions!r}.'
+        )
+    return Rect(first, count, version_first, number)
