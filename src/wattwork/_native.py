@@ -23,3 +23,5 @@ except (
     core = None  # type: ignore[assignment]
 
 HAVE_CORE = core is not None
+
+__all__ = ["HAVE_CORE", "core"]
