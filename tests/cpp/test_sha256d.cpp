@@ -56,7 +56,7 @@ static void known_answer() {  // Bitcoin's genesis block
     header[i] = static_cast<uint8_t>(byte);
   }
   sha256d(header, hash);
-  CHECK(hash[0] == 0x6f && hash[1] == 0xe2 && hash[26] == 0 && hash[31] == 0);
+  CHECK(hash[0] == 0x6f && hash[1] == 0xe2 && hash[26] == 0x19 && hash[27] == 0 && hash[31] == 0);
 }
 
 static void whole_equals_scalar(const Kernel& kernel) {
