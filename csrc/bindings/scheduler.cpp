@@ -1,7 +1,254 @@
+#include "scheduler/scheduler.h"
+
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
 #include "bindings/bindings.h"
+#include "runtime/loop.h"
+
+namespace py = pybind11;
 
 namespace ww::bindings {
+namespace {
 
-void bind_scheduler(pybind11::module_&) {}
+using Int32s = py::array_t<int32_t, py::array::c_style | py::array::forcecast>;
+
+template <class T>
+py::array_t<T> copied(const T* from, int32_t n) {
+  return py::array_t<T>(n, from);
+}
+
+SchedulerConfig config_of(const py::object& c) {
+  return {c.attr("max_num_seqs").cast<int32_t>(),        c.attr("max_num_batched_tokens").cast<int32_t>(),
+          c.attr("max_num_queued_reqs").cast<int32_t>(), c.attr("max_num_queued_tokens").cast<int64_t>(),
+          c.attr("block_size").cast<int32_t>(),          c.attr("num_blocks").cast<int32_t>(),
+          c.attr("max_model_len").cast<int32_t>()};
+}
+
+RequestParams params_of(int32_t max_tokens, int32_t stop_token_id, const py::object& s) {
+  RequestParams params{max_tokens, stop_token_id, {0, 1, 1, 0, 0}};
+  if (!s.is_none())
+    params.sampling = {s.attr("temperature").cast<float>(), s.attr("top_p").cast<float>(),
+                       s.attr("repetition_penalty").cast<float>(), s.attr("top_k").cast<int32_t>(),
+                       s.attr("seed").cast<uint64_t>()};
+  return params;
+}
+
+// A batch as wattwork.engines.base.Batch: copies, since an engine may keep them; the block table without the columns
+// that no row uses.
+py::object batch_of(const ww_batch& b, int32_t block_size) {
+  const py::module_ base = py::module_::import("wattwork.engines.base");
+  int32_t columns = 1;
+  for (int32_t i = 0; i < b.n_seqs; ++i)
+    columns = std::max(columns, (b.ctx_len[i] + b.q_start[i + 1] - b.q_start[i] + block_size - 1) / block_size);
+  columns = std::min(columns, b.max_blocks);
+  py::array_t<int32_t> table({b.n_seqs, columns});
+  for (int32_t i = 0; i < b.n_seqs; ++i)
+    std::copy_n(b.block_table + int64_t{i} * b.max_blocks, columns, table.mutable_data(i, 0));
+  py::object sampling = py::none();
+  if (b.sampling)
+    sampling = py::array(py::dtype::from_args(base.attr("SAMPLING")), {b.n_seqs}, {sizeof(ww_sampling)}, b.sampling);
+  return base.attr("Batch")(copied(b.tokens, b.n_tokens), copied(b.q_start, b.n_seqs + 1),
+                            copied(b.ctx_len, b.n_seqs), table, copied(b.slot_map, b.n_tokens),
+                            copied(b.want_logits, b.n_seqs), sampling);
+}
+
+py::tuple events_of(const Events& events) {
+  py::list tokens(events.tokens.size()), ends(events.ends.size());
+  size_t i = 0;
+  for (const TokenEvent& e : events.tokens) tokens[i++] = py::make_tuple(e.id, e.token, e.time_ns);
+  i = 0;
+  for (const EndEvent& e : events.ends)
+    ends[i++] = py::make_tuple(e.id, static_cast<int>(e.outcome), e.n_prompt, e.n_output, e.submitted_ns,
+                               e.first_token_ns, e.finished_ns, e.message);
+  return py::make_tuple(tokens, ends);
+}
+
+py::dict counters_of(const SchedulerCounters& c) {
+  py::dict d;
+  const char* outcomes[] = {"finished", "cancelled", "timed_out", "rejected", "failed"};
+  for (int i = 0; i < 5; ++i) d[outcomes[i]] = c.outcomes[i];
+  d["num_requests_running"] = c.running;
+  d["num_requests_waiting"] = c.waiting;
+  d["num_queued_tokens"] = c.queued_tokens;
+  d["steps"] = c.steps;
+  d["prompt_tokens"] = c.prompt_tokens;
+  d["output_tokens"] = c.output_tokens;
+  d["num_preemptions"] = c.preemptions;
+  d["kv_blocks_used"] = c.kv_blocks_used;
+  return d;
+}
+
+// A Python StepEngine behind the C interface. An exception becomes a failed batch, its words kept for the requests.
+struct PythonEngine {
+  py::object engine, out;
+  int32_t block_size;
+  std::string error;
+
+  template <class F>
+  int guarded(F&& f) {
+    py::gil_scoped_acquire gil;
+    try {
+      f();
+      return WW_OK;
+    } catch (py::error_already_set& e) {
+      error = std::string(py::str(e.type().attr("__name__"))) + ": " + std::string(py::str(e.value()));
+    } catch (const std::exception& e) {
+      error = e.what();
+    }
+    out = py::none();
+    return WW_E_FAILED;
+  }
+
+  static int step(void* self, const ww_batch* batch, ww_out* into) {
+    auto& e = *static_cast<PythonEngine*>(self);
+    return e.guarded([&] {
+      e.out = py::module_::import("wattwork.engines.base").attr("Out")(copied(into->next_token, batch->n_seqs));
+      e.engine.attr("step")(batch_of(*batch, e.block_size), e.out);
+      e.engine.attr("sync")();
+      const auto next = e.out.attr("next_token").cast<Int32s>();
+      if (next.size() != batch->n_seqs) throw std::runtime_error("the engine changed the length of out.next_token");
+      std::copy_n(next.data(), batch->n_seqs, into->next_token);
+      e.out = py::none();
+    });
+  }
+  static int sync(void*) { return WW_OK; }
+};
+
+LoopEngine python_engine(const py::object& engine, int32_t block_size) {
+  const std::shared_ptr<PythonEngine> held(new PythonEngine{engine, py::none(), block_size, {}}, [](PythonEngine* e) {
+    py::gil_scoped_acquire gil;
+    delete e;
+  });
+  return {{held.get(), &PythonEngine::step, &PythonEngine::sync}, held, [p = held.get()](int) { return p->error; }};
+}
+
+LoopEngine native_engine(uintptr_t address, const py::object& engine) {
+  const std::shared_ptr<py::object> held(new py::object(engine), [](py::object* o) {
+    py::gil_scoped_acquire gil;
+    delete o;
+  });
+  return {*reinterpret_cast<const ww_engine*>(address), held, {}};
+}
+
+// The loop thread may need the GIL to end its step, and a loop that goes away waits for it.
+struct DeleteWithoutGil {
+  void operator()(Loop* loop) const {
+    py::gil_scoped_release release;
+    delete loop;
+  }
+};
+
+std::unique_ptr<Loop, DeleteWithoutGil> make_loop(const py::object& config, const py::object& engine,
+                                                  uintptr_t native, int threads) {
+  const SchedulerConfig c = config_of(config);
+  std::optional<LoopEngine> e;
+  if (native) e = native_engine(native, engine);
+  else if (!engine.is_none()) e = python_engine(engine, c.block_size);
+  return std::unique_ptr<Loop, DeleteWithoutGil>(new Loop(c, e ? &*e : nullptr, threads));
+}
+
+// Steps of an engine that answers `token` at once: the cost of the scheduler alone.
+int64_t run_steps(Scheduler& s, int64_t now_ns, int64_t n, int64_t step_ns, int32_t token) {
+  const std::vector<int32_t> next(static_cast<size_t>(s.config().max_num_seqs), token);
+  Events events;
+  int64_t done = 0;
+  for (; done < n && s.schedule(now_ns); ++done) {
+    s.complete(now_ns += step_ns, next.data());
+    s.take_events(events);
+  }
+  return done;
+}
+
+void bind_core(py::module_& m) {
+  py::class_<Scheduler>(m, "SchedulerCore")
+      .def(py::init([](const py::object& config) { return std::make_unique<Scheduler>(config_of(config)); }))
+      .def("submit",
+           [](Scheduler& s, int64_t now_ns, const Int32s& tokens, int32_t max_tokens, int32_t stop_token_id,
+              const py::object& sampling) {
+             return s.submit(now_ns, tokens.data(), static_cast<int32_t>(tokens.size()),
+                             params_of(max_tokens, stop_token_id, sampling));
+           },
+           py::arg("now_ns"), py::arg("tokens"), py::arg("max_tokens"), py::arg("stop_token_id") = -1,
+           py::arg("sampling") = py::none())
+      .def("cancel", &Scheduler::cancel)
+      .def("schedule",
+           [](Scheduler& s, int64_t now_ns) -> py::object {
+             const ww_batch* batch = s.schedule(now_ns);
+             return batch ? batch_of(*batch, s.config().block_size) : py::none();
+           })
+      .def("complete",
+           [](Scheduler& s, int64_t now_ns, const Int32s& next_token) {
+             if (next_token.size() > s.config().max_num_seqs) throw std::invalid_argument("too many next tokens");
+             std::vector<int32_t> next(static_cast<size_t>(s.config().max_num_seqs), -1);
+             std::copy_n(next_token.data(), next_token.size(), next.begin());
+             s.complete(now_ns, next.data());
+           })
+      .def("fail", &Scheduler::fail)
+      .def("set_draining", &Scheduler::set_draining)
+      .def("take_events",
+           [](Scheduler& s) {
+             Events events;
+             s.take_events(events);
+             return events_of(events);
+           })
+      .def("run_steps", &run_steps, py::call_guard<py::gil_scoped_release>())
+      .def("counters", [](const Scheduler& s) { return counters_of(s.counters()); })
+      .def("check", &Scheduler::check)
+      .def_property_readonly("in_flight", &Scheduler::in_flight)
+      .def_property_readonly("has_work", &Scheduler::has_work)
+      .def_property_readonly("decision_hash", &Scheduler::decision_hash);
+}
+
+// submit and cancel keep the GIL: they hold the loop's mutex for microseconds, and the loop never holds it while it
+// waits for the GIL; to give the GIL up could cost a thread switch.
+void bind_loop(py::module_& m) {
+  using NoGil = py::call_guard<py::gil_scoped_release>;
+  py::class_<Loop, std::unique_ptr<Loop, DeleteWithoutGil>>(m, "Loop")
+      .def(py::init(&make_loop), py::arg("config"), py::arg("engine"), py::arg("native"), py::arg("threads"))
+      .def("submit",
+           [](Loop& loop, const Int32s& tokens, int32_t max_tokens, int32_t stop_token_id, const py::object& sampling) {
+             return loop.submit(tokens.data(), static_cast<int32_t>(tokens.size()),
+                                params_of(max_tokens, stop_token_id, sampling));
+           })
+      .def("cancel", &Loop::cancel)
+      .def("set_back", &Loop::set_back, NoGil(), py::arg("back").none(true))
+      .def("wait_events",
+           [](Loop& loop, int64_t timeout_ms) -> py::object {
+             Events events;
+             bool more;
+             {
+               py::gil_scoped_release release;
+               more = loop.wait_events(timeout_ms, events);
+             }
+             return more ? py::object(events_of(events)) : py::none();
+           })
+      .def("set_draining", &Loop::set_draining)
+      .def("wait_idle", &Loop::wait_idle, NoGil())
+      .def("stats",
+           [](const Loop& loop) {
+             const LoopStats s = loop.stats();
+             py::dict d = counters_of(s.scheduler);
+             d["decision_hash"] = s.decision_hash;
+             d["back_busy_ns"] = s.back_busy_ns;
+             d["yields"] = s.yields;
+             d["yield_times_ns"] = py::tuple(py::cast(s.yield_times_ns));
+             return d;
+           })
+      .def("close", &Loop::close, NoGil());
+}
+
+}  // namespace
+
+void bind_scheduler(py::module_& m) {
+  bind_core(m);
+  bind_loop(m);
+}
 
 }  // namespace ww::bindings

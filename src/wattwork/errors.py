@@ -13,6 +13,10 @@ class UnsupportedISA(WattworkError, ValueError):
     """The instruction set asked for is unknown, or not usable on this machine."""
 
 
+class MeterError(WattworkError, RuntimeError):
+    """The meter asked for is not here, or cannot be read; or a window's energy was asked for too early."""
+
+
 class QueueFull(WattworkError):
     """The scheduler's queue is at its bound; try again later or raise the bound."""
 

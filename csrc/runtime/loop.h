@@ -1,0 +1,62 @@
+// The one loop thread that joins scheduler, engine and back on a device.
+//
+// While the scheduler has work it steps the engine; else it runs the back (hashing) until a request arrives; else it
+// sleeps. Callers meet the scheduler under a mutex that is never held while the engine or the back works, so that
+// submit() and cancel() answer at once. A submit raises the yield flag before it queues.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/back.h"
+#include "scheduler/scheduler.h"
+
+namespace ww {
+
+struct LoopEngine {
+  ww_engine native{};
+  std::shared_ptr<void> owner;                // kept as long as the loop may step
+  std::function<std::string(int)> describe;  // why the last step failed, from its code; empty: ww_strerror
+};
+
+struct LoopStats {
+  SchedulerCounters scheduler;
+  uint64_t decision_hash;
+  int64_t back_busy_ns;  // time spent in the back, the present run included
+  int64_t back_runs;
+  int64_t yields;                      // times the back gave way to a request or a command
+  std::vector<int64_t> yield_times_ns;  // flag stored to back returned; the latest 1024 of them, oldest first
+};
+
+class WW_API Loop {
+ public:
+  // Without an engine it only hashes. `threads` as Team takes it. Throws std::invalid_argument.
+  Loop(const SchedulerConfig& config, const LoopEngine* engine, int threads);
+  ~Loop();  // closes
+  Loop(const Loop&) = delete;
+  Loop& operator=(const Loop&) = delete;
+
+  // Any thread may call these. After fork, the child's copy is closed: it does nothing and waits for nothing.
+  int64_t submit(const int32_t* tokens, int32_t n, const RequestParams& params);  // an id, or a Reject
+  bool cancel(uint64_t id);
+  // Returns when the old back has left its quantum. Null: no back.
+  void set_back(std::shared_ptr<Back> back);
+  // Moves what has happened into `into`; waits for something if there is nothing. False: closed, and all told.
+  bool wait_events(int64_t timeout_ms, Events& into);
+  // While draining, submit() answers kRejectDraining. Calls nest.
+  void set_draining(bool draining);
+  bool wait_idle(int64_t timeout_ms);  // true: no request is left and no block is owned
+  LoopStats stats() const;
+  // Ends the step or quantum in hand, cancels what is left and joins the thread. May be called again.
+  void close();
+
+ private:
+  struct Impl;
+  bool forked() const;
+  std::shared_ptr<Impl> impl_;
+  int born_;  // the fork generation
+};
+
+}  // namespace ww

@@ -1,0 +1,125 @@
+"""CpuEngine: the native decoder (`csrc/decoder/`) behind the StepEngine protocol."""
+
+from __future__ import annotations
+
+import os
+
+from wattwork._native import core
+from wattwork.engines.base import Batch, Caps, ModelConfig, Out
+from wattwork.engines.checks import check_types
+from wattwork.engines.weights import dummy_seed, each_tensor
+from wattwork.errors import InvalidInput, UnsupportedISA
+
+
+def isas() -> list[str]:
+    """The decoder's instruction sets usable on this machine, best first."""
+    return core.decoder_isas()
+
+
+def _chosen_isa(isa: str | None) -> str:
+    """`isa`, else WATTWORK_ISA where that names one of the decoder's (it may name one that only hashing has)."""
+    usable = isas()
+    if isa is None:
+        forced = os.environ.get("WATTWORK_ISA", "")
+        isa = forced if forced in ("avx512", "avx2", "portable") else usable[0]
+    if isa not in usable:
+        raise UnsupportedISA(f"the decoder has no instruction set {isa!r} here; choose one of {', '.join(usable)}")
+    return isa
+
+
+class CpuEngine:
+    """A StepEngine on the process's thread pool, in f32, bitwise the same under any batching and chunking.
+
+    threads: how many may work on a step (None: all this process may use); isa: force an instruction set.
+    Steps are synchronous and do not hold the GIL; bad batches raise InvalidInput. Weights load as in
+    `wattwork.engines.weights`; head_dim must be a multiple of 16.
+    """
+
+    def __init__(self, threads: int | None = None, *, isa: str | None = None) -> None:
+        if threads is not None and threads < 1:
+            raise InvalidInput(f"threads must be at least 1, not {threads}")
+        self._threads = threads or core.default_threads()
+        self.isa = _chosen_isa(isa)
+        self._decoder: core.Decoder | None = None
+        self._budget_bytes = 0
+        self.caps = self._caps(0)
+
+    def _caps(self, max_len: int) -> Caps:
+        return Caps(
+            core.DECODER_MAX_SEQS, core.DECODER_MAX_TOKENS, max_len, core.DECODER_BLOCK_SIZE, True, "f32", "cpu"
+        )
+
+    @property
+    def _loaded(self) -> core.Decoder:
+        if self._decoder is None:
+            raise InvalidInput("the engine has no weights: call load() first.")
+        return self._decoder
+
+    @property
+    def native(self) -> int:
+        """The address of its `ww_engine` (wattwork.h), valid until load() or close() as long as this object lives."""
+        return self._loaded.engine
+
+    def load(self, config: ModelConfig, weights: str, dtype: str = "f32") -> None:
+        """Take the weights ("dummy:<seed>" or a folder); InvalidInput for any dtype but f32."""
+        if dtype != "f32":
+            raise InvalidInput(f"the CPU engines compute in f32, not {dtype!r}; load with dtype='f32'")
+        seed = dummy_seed(weights)
+        try:
+            decoder = core.Decoder(config, self.isa, self._threads)
+        except ValueError as error:
+            raise InvalidInput(f"model {config.name!r}: {error}") from error
+        if seed is not None:
+            decoder.load_dummy(seed)
+        else:
+            each_tensor(config, weights, decoder.set_tensor)
+        self._decoder, self._budget_bytes = decoder, 0
+        self.caps = self._caps(config.context)
+
+    def alloc_kv(self, budget_bytes: int) -> int:
+        """Make a KV cache within the budget: its blocks of 16 positions. InvalidInput if it holds none.
+
+        Memory is reserved, and taken only as blocks are written.
+        """
+        blocks = self._loaded.alloc_kv(budget_bytes)
+        if blocks < 1:
+            least = self._loaded.block_bytes
+            raise InvalidInput(f"a KV cache of {budget_bytes} bytes holds no block; give at least {least}")
+        self._budget_bytes = budget_bytes
+        return blocks
+
+    def step(self, batch: Batch, out: Out) -> None:
+        """Do the step; `out` is valid on return."""
+        check_types(batch, out)
+        try:
+            self._loaded.step(
+                batch.tokens,
+                batch.q_start,
+                batch.ctx_len,
+                batch.block_table,
+                batch.slot_map,
+                batch.want_logits,
+                batch.sampling,
+                out.next_token,
+                out.logits,
+            )
+        except InvalidInput:
+            raise
+        except ValueError as error:
+            raise InvalidInput(str(error)) from error
+
+    def sync(self) -> None:
+        """Nothing to wait for."""
+
+    def suspend(self) -> None:
+        """Drop the KV cache, keep the weights."""
+        self._loaded.drop_kv()
+
+    def resume(self) -> None:
+        """Make the KV cache again, empty."""
+        if self._budget_bytes:
+            self._loaded.alloc_kv(self._budget_bytes)
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._decoder = None

@@ -1,0 +1,84 @@
+"""Latencies of served requests, defined and named as `vllm bench serve` does, percentiles as NumPy's (linear).
+
+TTFT, time to first token: first output token - arrival.
+E2EL, end-to-end latency: last output token - arrival.
+TPOT, time per output token: (E2EL - TTFT) / (output tokens - 1); a request of one output token has none.
+ITL, inter-token latency: between one output token and the next, over all requests together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from wattwork.errors import InvalidInput
+
+
+@dataclass(frozen=True, slots=True)
+class RequestTimes:
+    """When a request arrived and when each of its output tokens came, in seconds of one clock."""
+
+    arrival_s: float
+    token_s: Sequence[float]
+    prompt_tokens: int = 0
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Time to first token; None if no token came."""
+        return self.token_s[0] - self.arrival_s if self.token_s else None
+
+    @property
+    def e2el_s(self) -> float | None:
+        """End-to-end latency; None if no token came."""
+        return self.token_s[-1] - self.arrival_s if self.token_s else None
+
+    @property
+    def tpot_s(self) -> float | None:
+        """Time per output token after the first; None with fewer than two."""
+        return (self.token_s[-1] - self.token_s[0]) / (len(self.token_s) - 1) if len(self.token_s) > 1 else None
+
+    @property
+    def itl_s(self) -> list[float]:
+        """Times between tokens."""
+        return [after - before for before, after in pairwise(self.token_s)]
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Median and 99th percentile, in milliseconds; None where no request had such a time."""
+
+    p50_ttft_ms: float | None = None
+    p99_ttft_ms: float | None = None
+    p50_tpot_ms: float | None = None
+    p99_tpot_ms: float | None = None
+    p50_itl_ms: float | None = None
+    p99_itl_ms: float | None = None
+    p50_e2el_ms: float | None = None
+    p99_e2el_ms: float | None = None
+
+
+def percentile_ms(values_s: Iterable[float | None], percent: float) -> float | None:
+    """The percentile in milliseconds of times in seconds, None left out; None of none."""
+    import numpy as np
+
+    known = [value for value in values_s if value is not None]
+    return float(np.percentile(known, percent)) * 1e3 if known else None
+
+
+def latency_of(requests: Sequence[RequestTimes]) -> Latency:
+    """The percentiles over requests that came to an end."""
+    times: dict[str, Sequence[float | None]] = {
+        "ttft": [request.ttft_s for request in requests],
+        "tpot": [request.tpot_s for request in requests],
+        "itl": [time for request in requests for time in request.itl_s],
+        "e2el": [request.e2el_s for request in requests],
+    }
+    return Latency(**{f"p{p}_{name}_ms": percentile_ms(values, p) for name, values in times.items() for p in (50, 99)})
+
+
+def output_throughput(requests: Sequence[RequestTimes], seconds: float) -> float:
+    """Output tokens per second over a window of that length. InvalidInput unless `seconds` is above 0."""
+    if not seconds > 0:
+        raise InvalidInput(f"seconds must be above 0, not {seconds}.")
+    return sum(len(request.token_s) for request in requests) / seconds

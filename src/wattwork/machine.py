@@ -1,0 +1,78 @@
+"""What this machine's processor is, from /proc and /sys. `root` is there for tests."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+
+def cpu_name(root: str | Path = "/") -> str:
+    """The processor's name as the kernel gives it, or its architecture where the kernel names none."""
+    try:
+        text = (Path(root) / "proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        text = ""
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("model name", "Model", "cpu model") and value.strip():
+            return value.strip()
+    return platform.machine() or "unknown"
+
+
+def usable_threads() -> list[int]:
+    """The logical processors this process may run on."""
+    try:
+        return sorted(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return list(range(os.cpu_count() or 1))
+
+
+def usable_cores(root: str | Path = "/") -> int:
+    """The physical cores behind `usable_threads()`; each thread counts as one where the kernel does not say."""
+    cores = set()
+    for cpu in usable_threads():
+        topology = Path(root) / f"sys/devices/system/cpu/cpu{cpu}/topology"
+        try:
+            cores.add(tuple((topology / part).read_text().strip() for part in ("physical_package_id", "core_id")))
+        except OSError:
+            cores.add((f"cpu{cpu}",))
+    return len(cores)
+
+
+def describe_device(device: str = "cpu", *, isa: str | None = None, threads: int | None = None) -> dict[str, object]:
+    """A report's `device`. `isa` and `threads` are those the run used; unknown is None."""
+    return {
+        "id": device,
+        "name": cpu_name() if device == "cpu" else None,
+        "kind": device.partition(":")[0],
+        "architecture": platform.machine() or None,
+        "cores": usable_cores(),
+        "threads": len(usable_threads()),
+        "threads_used": threads,
+        "isa": isa,
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def describe_versions() -> dict[str, object]:
+    """A report's `versions`: of wattwork, Python, NumPy, and the compiler of the native core; unknown is None."""
+    from wattwork._native import HAVE_CORE
+
+    return {
+        "wattwork": _version("wattwork"),
+        "python": platform.python_version(),
+        "numpy": _version("numpy"),
+        "core": HAVE_CORE,
+        "compiler": getattr(sys.modules.get("wattwork._core"), "compiler", None),
+    }
+
+
+def _version(package: str) -> str | None:
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

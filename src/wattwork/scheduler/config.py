@@ -1,0 +1,130 @@
+"""What a scheduler is told, and what it tells of itself."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass, fields
+
+from wattwork.engines.base import Caps
+from wattwork.errors import InvalidInput
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerConfig:
+    """Bounds of the batching scheduler. InvalidInput names the field that cannot be."""
+
+    max_num_seqs: int = 64  # sequences running at once
+    max_num_batched_tokens: int = 512  # tokens in one step; at least max_num_seqs
+    max_num_queued_reqs: int = 4096  # requests waiting
+    max_num_queued_tokens: int = 1 << 24  # tokens of the requests waiting
+    block_size: int = 16  # tokens a KV block holds
+    num_blocks: int = 1024  # KV blocks, as the engine's alloc_kv() answers
+    max_model_len: int = 2048  # tokens of one request, prompt and output together
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, int) or not 1 <= value < 2**31:
+                raise InvalidInput(f"{field.name} is {value!r}; give a whole number from 1 to 2^31 - 1.")
+        if self.max_num_batched_tokens < self.max_num_seqs:
+            raise InvalidInput(
+                f"max_num_batched_tokens is {self.max_num_batched_tokens}; "
+                f"make it at least max_num_seqs ({self.max_num_seqs}), one token for each running sequence."
+            )
+        if self.num_blocks * self.block_size >= 2**31:
+            raise InvalidInput("num_blocks * block_size is 2^31 or more; make num_blocks smaller.")
+
+    def check_fits(self, caps: Caps) -> None:
+        """InvalidInput if an engine of these `caps` cannot do what this config may ask of it."""
+        bounds = {
+            "max_num_seqs": caps.max_seqs,
+            "max_num_batched_tokens": caps.max_tokens,
+            "max_model_len": caps.max_len,
+        }
+        for name, bound in bounds.items():
+            if getattr(self, name) > bound:
+                raise InvalidInput(f"{name} is {getattr(self, name)}, but the engine takes {bound}; lower it.")
+        if self.block_size != caps.block_size:
+            raise InvalidInput(f"block_size is {self.block_size}, but the engine's is {caps.block_size}; use that.")
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How an output token is chosen. The defaults are greedy; InvalidInput names a field out of its range."""
+
+    temperature: float = 0.0  # 0: greedy
+    top_p: float = 1.0  # in (0, 1]; 1: off
+    repetition_penalty: float = 1.0  # above 0; 1: off
+    top_k: int = 0  # 0: off
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        checks = {
+            "temperature": (math.isfinite(self.temperature) and self.temperature >= 0, "0 or more"),
+            "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
+            "repetition_penalty": (
+                math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0,
+                "above 0",
+            ),
+            "top_k": (0 <= self.top_k < 2**31, "0 or more"),
+            "seed": (0 <= self.seed < 2**64, "from 0 to 2^64 - 1"),
+        }
+        for name, (good, rule) in checks.items():
+            if not good:
+                raise InvalidInput(f"{name} is {getattr(self, name)!r}; it must be {rule}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One request's times, in seconds of `time.monotonic()`; None: it has not happened (yet)."""
+
+    submitted_s: float
+    first_token_s: float | None
+    finished_s: float | None
+    token_times_s: tuple[float, ...]  # when each output token was there
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Time to the first token."""
+        return None if self.first_token_s is None else self.first_token_s - self.submitted_s
+
+    @property
+    def e2el_s(self) -> float | None:
+        """End-to-end latency."""
+        return None if self.finished_s is None else self.finished_s - self.submitted_s
+
+    @property
+    def itl_s(self) -> tuple[float, ...]:
+        """Inter-token latencies: the gaps between one token and the next."""
+        times = self.token_times_s
+        return tuple(b - a for a, b in itertools.pairwise(times))
+
+    @property
+    def tpot_s(self) -> float | None:
+        """Time per output token after the first; None with fewer than two."""
+        gaps = self.itl_s
+        return sum(gaps) / len(gaps) if gaps else None
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """A scheduler's counters since it was made, and its state now."""
+
+    finished: int
+    cancelled: int
+    timed_out: int
+    rejected: int
+    failed: int
+    num_requests_running: int
+    num_requests_waiting: int
+    num_queued_tokens: int  # of the requests waiting
+    steps: int
+    prompt_tokens: int  # each once, however often it was recomputed
+    output_tokens: int
+    num_preemptions: int
+    kv_blocks_used: int
+    decision_hash: int  # 64 bits over every decision: equal for equal logs
+    back_busy_ns: int  # time the back has worked
+    yields: int  # times the back gave way
+    yield_times_ns: tuple[int, ...]  # flag stored to back returned, the latest 1024, oldest first

@@ -1,0 +1,193 @@
+"""The loop where the native core is missing: the faces of `_core.Loop`, over the Python state machine.
+
+One thread steps the engine while there is work, else runs the back until a submit stops it, else sleeps. No lock is
+held while the engine or the back works.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+import time
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+from wattwork.engines.base import Out, StepEngine
+from wattwork.errors import WattworkError
+from wattwork.scheduler.config import Sampling, SchedulerConfig
+from wattwork.scheduler.twin import Events, Reject, SchedulerTwin, to_batch
+
+
+class FallbackLoop:
+    """`back` is an object with `run(stop)`, which returns soon after `stop.set()`."""
+
+    def __init__(self, config: SchedulerConfig, engine: StepEngine | None) -> None:
+        self._core = SchedulerTwin(config)
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)  # for the loop's thread
+        self._told = threading.Condition(self._lock)  # for wait_events
+        self._quiet = threading.Condition(self._lock)  # for set_back and wait_idle
+        self._thread: threading.Thread | None = None
+        self._closing = self._stopped = False
+        self._draining = 0
+        self._back: Any = None
+        self._hashing: Any = None  # the back that runs now
+        self._hashing_since_ns = self._back_busy_ns = self._yields = 0
+        self._yield_times_ns: deque[int] = deque(maxlen=1024)
+        self._stop: Any = None
+        self._raised_ns = 0  # when the stop was first set since it was cleared; 0: it was not
+        self._back_error = ""
+
+    def submit(self, tokens: Any, max_tokens: int, stop_token_id: int, sampling: Sampling | None) -> int:
+        if self._engine is None:
+            return Reject.NO_ENGINE
+        self._raise_stop()  # before it queues
+        with self._lock:
+            self._raise_stop()  # the loop may have gone back to hashing meanwhile
+            if self._closing:
+                return Reject.CLOSED
+            id = self._core.submit(time.monotonic_ns(), tokens, max_tokens, stop_token_id, sampling)
+            if id > 0:
+                self._start()
+            return id
+
+    def cancel(self, id: int) -> bool:
+        with self._lock:
+            was_live = self._core.cancel(time.monotonic_ns(), id)
+            self._tell()
+            return was_live
+
+    def set_back(self, back: Any) -> None:
+        with self._lock:
+            if self._closing:
+                return
+            error, self._back_error = self._back_error, ""
+            if error:
+                raise WattworkError(f"The back stopped with {error}; mend it and set it again.")
+            old, self._back = self._back, back
+            if old is back:
+                return
+            if self._stop is None:
+                self._stop = importlib.import_module("wattwork.search").Stop()
+            self._raise_stop()
+            if back is not None:
+                self._start()
+            self._quiet.wait_for(lambda: old is None or self._hashing is not old or self._stopped)
+
+    def wait_events(self, timeout_ms: int) -> Events | None:
+        with self._lock:
+            self._told.wait_for(lambda: self._stopped or any(self._core.events), timeout_ms / 1e3)
+            events = self._core.take_events()
+            return None if self._stopped and not any(events) else events
+
+    def set_draining(self, draining: bool) -> None:
+        with self._lock:
+            self._draining += 1 if draining else -1
+            self._core.set_draining(self._draining > 0)
+
+    def wait_idle(self, timeout_ms: int) -> bool:
+        with self._lock:
+            return self._quiet.wait_for(lambda: not self._core.has_work, timeout_ms / 1e3)
+
+    def stats(self) -> dict[str, Any]:
+        with self._lock:
+            running_ns = time.monotonic_ns() - self._hashing_since_ns if self._hashing is not None else 0
+            return {
+                **self._core.counters(),
+                "decision_hash": self._core.decision_hash,
+                "back_busy_ns": self._back_busy_ns + running_ns,
+                "yields": self._yields,
+                "yield_times_ns": tuple(self._yield_times_ns),
+            }
+
+    def close(self) -> None:
+        with self._lock:
+            self._closing = True
+            self._raise_stop()
+            self._work.notify()
+            if self._thread is None:
+                self._stopped = True
+                self._told.notify_all()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._main, name="wattwork-loop", daemon=True)
+            self._thread.start()
+        self._work.notify()
+
+    def _raise_stop(self) -> None:
+        if self._stop is not None:
+            self._raised_ns = self._raised_ns or time.monotonic_ns()
+            self._stop.set()
+
+    def _tell(self) -> None:
+        if any(self._core.events):
+            self._told.notify_all()
+        if not self._core.has_work:
+            self._quiet.notify_all()
+
+    def _main(self) -> None:
+        with self._lock:
+            while not self._closing:
+                if self._core.has_work:
+                    self._step()
+                elif self._back is not None:
+                    self._hash()
+                else:
+                    self._work.wait()
+            for id in list(self._core.live):
+                self._core.cancel(time.monotonic_ns(), id)
+            self._stopped = True
+            self._told.notify_all()
+            self._quiet.notify_all()
+
+    def _step(self) -> None:
+        assert self._engine is not None
+        rows = self._core.schedule(time.monotonic_ns())
+        self._tell()
+        self._lock.release()
+        error, next_token = "", np.full(len(rows), -1, np.int32)
+        try:
+            out = Out(next_token)
+            self._engine.step(to_batch(rows, self._core.config.block_size), out)
+            self._engine.sync()
+            next_token = out.next_token
+        except BaseException as e:  # whatever it is, it fails this batch alone
+            error = f"{type(e).__name__}: {e}"
+        finally:
+            self._lock.acquire()
+        if not error and len(next_token) != len(rows):
+            error = "the engine changed the length of out.next_token"
+        if error:
+            self._core.fail(time.monotonic_ns(), error)
+        else:
+            self._core.complete(time.monotonic_ns(), next_token.tolist())
+        self._tell()
+
+    def _hash(self) -> None:
+        back = self._hashing = self._back
+        self._raised_ns = 0
+        self._stop.clear()
+        self._hashing_since_ns = time.monotonic_ns()
+        self._lock.release()
+        error = ""
+        try:
+            back.run(self._stop)
+        except BaseException as e:
+            error = f"{type(e).__name__}: {e}"
+        finally:
+            returned_ns = time.monotonic_ns()
+            self._lock.acquire()
+        if self._raised_ns:
+            self._yields += 1
+            self._yield_times_ns.append(returned_ns - self._raised_ns)
+        self._back_busy_ns += returned_ns - self._hashing_since_ns
+        self._hashing = None
+        if error:
+            self._back, self._back_error = None, error
+        self._quiet.notify_all()

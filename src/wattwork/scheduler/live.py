@@ -1,0 +1,175 @@
+"""The scheduler that runs: requests in, tokens out, hashing in between."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wattwork import _native
+from wattwork.engines.base import StepEngine
+from wattwork.errors import InvalidInput, QueueFull, WattworkError
+from wattwork.scheduler.config import Sampling, SchedulerConfig, Stats
+from wattwork.scheduler.handle import Handle, Ledger
+from wattwork.scheduler.twin import Reject
+
+_REJECTIONS: dict[int, tuple[type[WattworkError], str]] = {
+    Reject.INVALID: (InvalidInput, "A request needs at least one token and max_tokens of at least 1."),
+    Reject.TOO_LARGE: (
+        InvalidInput,
+        "The request could never run: its prompt and max_tokens exceed max_model_len, the KV blocks or "
+        "max_num_queued_tokens; shorten it or raise them.",
+    ),
+    Reject.DRAINING: (QueueFull, "The scheduler is draining; submit again when drain() has returned."),
+    Reject.QUEUE_FULL: (
+        QueueFull,
+        "The queue is full; submit again later, or raise max_num_queued_reqs or max_num_queued_tokens.",
+    ),
+    Reject.CLOSED: (WattworkError, "The scheduler is closed; make a new one."),
+    Reject.NO_ENGINE: (InvalidInput, "This scheduler has no engine and only hashes; make one with an engine."),
+}
+
+
+def _make_loop(config: SchedulerConfig, engine: StepEngine | None, threads: int) -> Any:
+    if _native.HAVE_CORE:
+        return _native.core.Loop(config, engine, getattr(engine, "native", 0), threads)
+    from wattwork.scheduler.fallback import FallbackLoop
+
+    return FallbackLoop(config, engine)
+
+
+def _carry(loop: Any, ledger: Ledger) -> None:
+    """The courier: takes events from the loop in batches, one hold of the GIL each."""
+    while (events := loop.wait_events(3_600_000)) is not None:
+        ledger.deliver(events)
+
+
+def _shut_down(loop: Any, courier: threading.Thread, pid: int) -> None:
+    if os.getpid() != pid:  # a fork has the objects, not the threads
+        return
+    loop.close()
+    if courier is not threading.current_thread():
+        courier.join()
+
+
+class Scheduler:
+    """Runs requests on `engine` in continuous batches, and `back` (a `wattwork.Job`) whenever there are none.
+
+    `engine` None only hashes. `threads` bounds the workers of engine and back together; 0: all CPUs this process may
+    use. Close it, or use it as a context manager; at interpreter exit it closes itself. InvalidInput if the engine
+    cannot do what `config` may ask of it. Not for use in a forked child: make one there.
+    """
+
+    def __init__(
+        self, config: SchedulerConfig, engine: StepEngine | None, back: Any = None, *, threads: int = 0
+    ) -> None:
+        if engine is not None:
+            config.check_fits(engine.caps)
+        self.config = config
+        self._back: Any = None
+        self._pid = os.getpid()
+        self._ledger = Ledger()
+        self._loop = _make_loop(config, engine, threads)
+        courier = threading.Thread(target=_carry, args=(self._loop, self._ledger), name="wattwork-courier", daemon=True)
+        courier.start()
+        self._close = weakref.finalize(self, _shut_down, self._loop, courier, self._pid)
+        self.set_back(back)
+
+    def submit(
+        self,
+        tokens: Sequence[int] | NDArray[np.integer[Any]],
+        *,
+        max_tokens: int,
+        stop_token_id: int = -1,
+        sampling: Sampling | None = None,
+    ) -> Handle:
+        """Queue a prompt (`tokens`, 1-D, ids from 0) for up to `max_tokens` output tokens; answers at once.
+
+        The output ends early with `stop_token_id`, which it includes (-1: none). QueueFull if the queue is at a bound
+        or draining, InvalidInput if the request is malformed or could never fit, WattworkError if closed.
+        """
+        self._check_process()
+        prompt = _as_prompt(tokens)
+        if not 1 <= max_tokens < 2**31:
+            raise InvalidInput(f"max_tokens is {max_tokens}; give a whole number from 1 to 2^31 - 1.")
+        if not -1 <= stop_token_id < 2**31:
+            raise InvalidInput(f"stop_token_id is {stop_token_id}; give a token id, or -1 for none.")
+        with self._ledger.lock:  # the courier must not look for the handle before it is there
+            id = self._loop.submit(prompt, max_tokens, stop_token_id, sampling)
+            if id > 0:
+                handle = Handle(self, self._ledger, id, time.monotonic_ns())
+                self._ledger.live[id] = handle
+                return handle
+        error, message = _REJECTIONS[id]
+        raise error(message)
+
+    def set_back(self, job: Any) -> None:
+        """Hash this job (a `wattwork.Job`; None: nothing) while there are no requests. Returns when the job before it
+        has left its quantum: its `units` then stand still."""
+        self._check_process()
+        if _native.HAVE_CORE and job is not None:
+            native = getattr(job, "native", None)
+            if not isinstance(native, _native.core.Back):
+                raise InvalidInput(f"the back is a {type(job).__name__}; give a wattwork.Job or None.")
+            self._loop.set_back(native)
+        else:
+            self._loop.set_back(job)
+        self._back = job
+
+    def drain(self, timeout_ms: float | None = None) -> bool:
+        """Refuse new requests until every one here has ended, then admit again. False: not within `timeout_ms`."""
+        self._check_process()
+        deadline = None if timeout_ms is None else time.monotonic() + timeout_ms / 1e3
+        self._loop.set_draining(True)
+        try:
+            with self._ledger.lock:
+                left = None if deadline is None else max(deadline - time.monotonic(), 0)
+                if not self._ledger.empty.wait_for(lambda: not self._ledger.live, left):
+                    return False
+            while not self._loop.wait_idle(20):  # a cancelled request's last step; short, so that Ctrl-C is seen
+                if deadline is not None and time.monotonic() > deadline:
+                    return False
+            return True
+        finally:
+            self._loop.set_draining(False)
+
+    def stats(self) -> Stats:
+        """Counters and state, as of now; never waits for a step."""
+        self._check_process()
+        return Stats(**self._loop.stats())
+
+    def close(self) -> None:
+        """End the step or quantum in hand, cancel what is left, stop the threads. May be called again."""
+        self._close()
+
+    def __enter__(self) -> Scheduler:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _cancel(self, id: int) -> bool:
+        self._check_process()
+        return bool(self._loop.cancel(id))
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise WattworkError("This scheduler was made before the process forked; make a new one in the child.")
+
+
+def _as_prompt(tokens: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+    array = np.asarray(tokens)
+    if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
+        raise InvalidInput("tokens must be a sequence of at least one whole number.")
+    if int(array.min()) < 0 or int(array.max()) >= 2**31:
+        raise InvalidInput("tokens must be ids from 0 to 2^31 - 1.")
+    return np.ascontiguousarray(array, np.int32)
