@@ -31,7 +31,7 @@ class Rect(NamedTuple):
     """
 
     first: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which a rectangle has no use for
     version_first: int
     versions: int
 

@@ -1,0 +1,183 @@
+// Kernels against the plain scalar code; searches and jobs tested, stopped and taken up again, pair by pair.
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <map>
+#include <random>
+#include <thread>
+#include <tuple>
+#include <vector>
+
+#include "check.h"
+#include "sha256d/job.h"
+#include "sha256d/sha256.h"
+
+using namespace ww;
+
+static Work make_work(uint8_t target_top) {
+  Work work{};
+  for (int i = 0; i < 80; ++i) work.header[i] = static_cast<uint8_t>(29 * i + 3);
+  std::memset(work.target, 0xff, 32);
+  work.target[31] = target_top;
+  work.version_mask = 0x00006000;  // four versions
+  return work;
+}
+
+static Found search_all(const Work& work, const std::vector<Rect>& rects, const Kernel& kernel) {
+  Found all;
+  for (const Rect& r : rects) {
+    const Found found = search(work, r, kernel, 1, {});
+    CHECK(found.remaining.empty());
+    all.hits.insert(all.hits.end(), found.hits.begin(), found.hits.end());
+    all.hashes += found.hashes;
+  }
+  return all;
+}
+
+static bool less(const Hit& a, const Hit& b) {
+  return std::tie(a.version, a.nonce) < std::tie(b.version, b.nonce);
+}
+
+static bool equal(std::vector<Hit> a, std::vector<Hit> b) {
+  std::sort(a.begin(), a.end(), less);
+  std::sort(b.begin(), b.end(), less);
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const Hit& x, const Hit& y) {
+    return x.nonce == y.nonce && x.version == y.version && std::memcmp(x.hash, y.hash, 32) == 0;
+  });
+}
+
+static void known_answer() {  // Bitcoin's genesis block
+  const char* hex = "0100000000000000000000000000000000000000000000000000000000000000000000003ba3edfd7a7b12b27ac72c3e"
+                    "67768f617fc81bc3888a51323a9fb8aa4b1e5e4a29ab5f49ffff001d1dac2b7c";
+  uint8_t header[80], hash[32];
+  for (int i = 0; i < 80; ++i) {
+    unsigned byte;
+    CHECK(std::sscanf(hex + 2 * i, "%2x", &byte) == 1);
+    header[i] = static_cast<uint8_t>(byte);
+  }
+  sha256d(header, hash);
+  CHECK(hash[0] == 0x6f && hash[1] == 0xe2 && hash[26] == 0x19 && hash[27] == 0 && hash[31] == 0);
+}
+
+static void whole_equals_scalar(const Kernel& kernel) {
+  const Work work = make_work(0x07);
+  const Rect rect{kNonces - 3000, 3000, 1, 3};
+  const Found whole = search_all(work, {rect}, kernel);
+  CHECK(whole.hashes == 9000 && whole.hits.size() > 100);
+  for (const Hit& hit : whole.hits) CHECK(meets_target(hit.hash, work.target));
+  const Kernel& portable = choose_kernel("portable");
+  CHECK(equal(whole.hits, search_all(work, {rect}, portable).hits));
+}
+
+static void stopped_and_taken_up(const Kernel& kernel, int threads, unsigned seed) {
+  const Work work = make_work(0x00);
+  const Rect rect{12345, 200'000, 0, 3};
+  std::mt19937 random(seed);
+  std::atomic<uint32_t> stop{0};
+  Controls controls;
+  controls.stop = &stop;
+  std::thread stopper([&, wait_us = random() % 4000] {
+    std::this_thread::sleep_for(std::chrono::microseconds(wait_us));
+    stop = 1;
+  });
+  Found found = search(work, rect, kernel, threads, controls);
+  stopper.join();
+  CHECK(found.remaining.size() <= static_cast<size_t>(threads) + 2);
+  const Found rest = search_all(work, found.remaining, kernel);
+  CHECK(found.hashes + rest.hashes == rect.count * rect.versions);
+  found.hits.insert(found.hits.end(), rest.hits.begin(), rest.hits.end());
+  CHECK(equal(found.hits, search_all(work, {rect}, kernel).hits));
+}
+
+static void limited(const Kernel& kernel, int threads, uint64_t max_hits) {
+  const Work work = make_work(0x03);
+  const Rect rect{7, 30'000, 0, 4};
+  Controls controls;
+  controls.max_hits = max_hits;
+  std::atomic<uint64_t> progress{0};
+  controls.progress = &progress;
+  Found found = search(work, rect, kernel, threads, controls);
+  CHECK(found.hits.size() == max_hits && progress == found.hashes);
+  const Found rest = search_all(work, found.remaining, kernel);
+  found.hits.insert(found.hits.end(), rest.hits.begin(), rest.hits.end());
+  CHECK(found.hashes + rest.hashes == rect.count * rect.versions);
+  CHECK(equal(found.hits, search_all(work, {rect}, kernel).hits));
+}
+
+// A job yielded at random moments: what it tested is the tiling's front less what was given back.
+static void job_partitions(const Kernel& kernel, int threads) {
+  Work work = make_work(0x00);
+  Job job(work, kernel);
+  std::mt19937 random(7);
+  uint64_t before = 0;
+  for (int i = 0; i < 25; ++i) {
+    YieldFlag yield{0};
+    std::thread yielder([&, wait_us = random() % 1500] {
+      std::this_thread::sleep_for(std::chrono::microseconds(wait_us));
+      yield = 1;
+    });
+    {
+      Team team(threads);
+      job.run(team, yield);
+    }
+    yielder.join();
+    CHECK(job.units() >= before);
+    before = job.units();
+  }
+  std::vector<Hit> hits;
+  for (const JobHit& h : job.take_hits()) hits.push_back(h.hit);
+  CHECK(job.take_hits().empty());
+  // All in the first row: its tested part, and the search of it.
+  const Piece fresh = job.next_fresh();
+  CHECK(fresh.rect.version_first == 1);
+  std::vector<Rect> open;
+  for (const Piece& piece : job.given_back()) open.push_back(piece.rect);
+  std::sort(open.begin(), open.end(), [](const Rect& a, const Rect& b) { return a.first < b.first; });
+  std::vector<Rect> tested;
+  uint64_t at = 0, pairs = 0;
+  for (const Rect& r : open) {
+    CHECK(r.first >= at && r.version_first == 0 && r.versions == 1);
+    if (r.first > at) tested.push_back({at, r.first - at, 0, 1});
+    pairs += r.first - at;
+    at = r.first + r.count;
+  }
+  CHECK(at == kNonces && pairs == job.units());
+  CHECK(equal(hits, search_all(work, tested, kernel).hits));
+}
+
+static void job_tiles(const Kernel& kernel) {
+  Work work = make_work(0x00);
+  std::memset(work.header + 68, 0xff, 4);  // the time wraps
+  Job job(work, kernel);
+  for (uint32_t time : {0xffffffffu, 0u, 1u})
+    for (uint64_t version = 0; version < 4; ++version) {
+      const Piece piece = job.take();
+      CHECK(piece.time == time && piece.rect.version_first == version && piece.rect.count == kNonces);
+    }
+  job.give_back({5, {1, 2, 3, 1}});
+  job.give_back({5, {1, 0, 3, 1}});
+  CHECK(job.take().time == 5 && job.take().time == 2);
+}
+
+int main() {
+  known_answer();
+  CHECK(!usable_kernels().empty());
+  for (const Kernel* kernel : usable_kernels()) {
+    CHECK(self_test(*kernel));
+    whole_equals_scalar(*kernel);
+    for (int threads : {1, 2, 3}) {
+      for (unsigned seed = 0; seed < 5; ++seed) stopped_and_taken_up(*kernel, threads, seed);
+      for (uint64_t max_hits : {1, 2, 77}) limited(*kernel, threads, max_hits);
+      job_partitions(*kernel, threads);
+    }
+    job_tiles(*kernel);
+  }
+  bool refused = false;
+  try {
+    choose_kernel("nonesuch");
+  } catch (const UnsupportedIsa&) {
+    refused = true;
+  }
+  CHECK(refused);
+  return 0;
+}

@@ -1,0 +1,340 @@
+"""The search against hashlib: every pair once, every hit exact, whatever ends it."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from bisect import bisect_left
+from functools import cache
+
+import pytest
+from headers import GENESIS, mainnet_headers, oracle, sha256d
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wattwork._native import HAVE_CORE
+from wattwork.errors import InvalidInput, UnsupportedISA
+from wattwork.search import Rect, Stop, isas, search
+from wattwork.work import MAX_TARGET, Work
+
+NATIVE = [isa for isa in isas() if isa != "numpy"]
+EASY = 2**248
+END = 2**32
+per_isa = pytest.mark.parametrize("isa", isas())
+
+
+def assert_finds_the_nonce(header, isa, reach):
+    work = Work.from_header(header)
+    first = max(work.nonce - reach, 0)
+    count = min(work.nonce + reach, END) - first
+    result = search(work, first, count, isa=isa)
+    assert result.hits == ((work.nonce, work.version, sha256d(header)),)
+    assert (result.hashes, result.remaining, result.isa) == (count, (), isa)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("isa", NATIVE)
+def test_all_mainnet_headers(isa):
+    for header in mainnet_headers():
+        assert_finds_the_nonce(header, isa, 20_000)
+
+
+def test_mainnet_headers_numpy():
+    for header in mainnet_headers()[::20]:
+        assert_finds_the_nonce(header, "numpy", 5_000)
+
+
+@pytest.mark.long
+def test_all_mainnet_headers_numpy():
+    for header in mainnet_headers():
+        assert_finds_the_nonce(header, "numpy", 20_000)
+
+
+@cache
+def easy_work():
+    return Work.from_header(GENESIS, target=EASY, version_mask=0x1FFFE000)
+
+
+@cache
+def easy_hits(number, low, high):
+    return oracle(easy_work(), low, high - low, number, 1)
+
+
+def expected(first, count, versions):
+    """What hashlib finds, from one cached run over the nonces' neighbourhood."""
+    low, high = (0, 200) if first < 200 else (END - 130, END)
+    hits = []
+    for number in range(versions):
+        row = easy_hits(number, low, high)
+        begin, end = bisect_left(row, (first,)), bisect_left(row, (first + count,))
+        hits += row[begin:end]
+    return tuple(hits)
+
+
+def assert_as_hashlib(first, count, versions, isa):
+    result = search(easy_work(), first, count, versions=versions, isa=isa, threads=1)
+    assert result.hits == expected(first, count, versions), (first, count, versions)
+    assert result.hashes == count * versions
+    assert result.remaining == ()
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("isa", NATIVE)
+@pytest.mark.parametrize("versions", [1, 2, 17])
+def test_every_small_range(isa, versions):
+    for first in range(64):
+        for count in range(131):
+            assert_as_hashlib(first, count, versions, isa)
+
+
+@pytest.mark.parametrize("versions", [1, 2, 17])
+def test_small_ranges_numpy(versions):
+    for first, count in [(0, 0), (0, 1), (63, 130), (17, 64), (5, 33)]:
+        assert_as_hashlib(first, count, versions, "numpy")
+
+
+@per_isa
+@pytest.mark.parametrize("versions", [1, 2, 17])
+def test_the_last_nonces(isa, versions):
+    for first in range(END - 130, END + 1, 1 if isa != "numpy" else 43):
+        assert_as_hashlib(first, END - first, versions, isa)
+
+
+@per_isa
+def test_count_defaults_to_the_last_nonce(isa):
+    result = search(easy_work(), END - 100, isa=isa)
+    assert (result.hits, result.hashes) == (expected(END - 100, 100, 1), 100)
+
+
+@per_isa
+def test_all_versions(isa):
+    work = Work.from_header(GENESIS, target=EASY, version_mask=0x80000005)
+    result = search(work, 10, 300, versions="all", isa=isa)
+    assert result.hits == oracle(work, 10, 300, 0, 8)
+    assert search(work, 10, 300, versions="all", version_first=6, isa=isa).hits == oracle(work, 10, 300, 6, 2)
+
+
+@per_isa
+@pytest.mark.parametrize("target", [MAX_TARGET, 2**255 + 12345, 2**224 - 1, 1])
+def test_targets_at_the_edges(isa, target):
+    work = Work.from_header(GENESIS, target=target)
+    result = search(work, 1000, 333, isa=isa)
+    assert result.hits == oracle(work, 1000, 333)
+    if target == MAX_TARGET:
+        assert len(result.hits) == 333
+
+
+@per_isa
+def test_the_target_itself_is_met_and_one_less_is_not(isa):
+    own = int.from_bytes(sha256d(GENESIS), "little")
+    nonce = Work.from_header(GENESIS).nonce
+    assert len(search(Work.from_header(GENESIS, target=own), nonce, 1, isa=isa).hits) == 1
+    assert search(Work.from_header(GENESIS, target=own - 1), nonce, 1, isa=isa).hits == ()
+
+
+def assert_partition(work, rect, result):
+    """What was found and a search of what remains make up the whole."""
+    hits, hashes = list(result.hits), result.hashes
+    order = {work.version_at(rect.version_first + i): i for i in range(rect.versions)}
+    assert hits == sorted(hits, key=lambda hit: (order[hit.version], hit.nonce))
+    for rest in result.remaining:
+        assert rest.count > 0
+        assert rest.versions > 0
+        more = search(work, **rest._asdict())
+        hits += more.hits
+        hashes += more.hashes
+    assert hashes == rect.count * rect.versions
+    whole = search(work, **rect._asdict()).hits
+    assert tuple(sorted(hits, key=lambda hit: (order[hit.version], hit.nonce))) == whole
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("isa", NATIVE)
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_stopped_at_a_random_moment(isa, threads):
+    work = Work.from_header(GENESIS, target=2**240, version_mask=0x6000)
+    rect = Rect(99, 400_000, 1, 3)
+    rng = random.Random(threads)
+    cut = 0
+    for _ in range(8):
+        stop = Stop()
+        timer = threading.Timer(rng.random() * 0.03, stop.set)
+        timer.start()
+        result = search(work, **rect._asdict(), isa=isa, threads=threads, stop=stop)
+        timer.cancel()
+        timer.join()
+        cut += bool(result.remaining)
+        assert len(result.remaining) <= threads + 2
+        assert_partition(work, rect, result)
+    assert cut
+
+
+def test_stopped_at_a_random_moment_numpy():
+    work = Work.from_header(GENESIS, target=2**244, version_mask=0x6000)
+    rect = Rect(99, 20_000, 1, 3)
+    for delay_s in (0.0, 0.03, 0.06):
+        stop = Stop()
+        timer = threading.Timer(delay_s, stop.set)
+        timer.start()
+        assert_partition(work, rect, search(work, **rect._asdict(), isa="numpy", stop=stop))
+        timer.cancel()
+        timer.join()
+
+
+@per_isa
+def test_stop_set_beforehand(isa):
+    stop = Stop()
+    stop.set()
+    assert stop.is_set
+    result = search(easy_work(), 5, 1000, versions=3, isa=isa, stop=stop)
+    assert (result.hits, result.hashes, result.remaining) == ((), 0, ((5, 1000, 0, 3),))
+    stop.clear()
+    assert not stop.is_set
+    assert search(easy_work(), 5, 1000, isa=isa, stop=stop).hashes == 1000
+
+
+def test_stop_is_a_word_in_memory():
+    import ctypes
+
+    stop = Stop()
+    word = ctypes.c_uint32.from_address(stop.address)
+    word.value = 7
+    assert stop.is_set
+    stop.clear()
+    assert word.value == 0
+
+
+@per_isa
+@pytest.mark.parametrize("threads", [1, 3])
+def test_max_hits_is_exact(isa, threads):
+    rect = Rect(0, 30_000 if isa != "numpy" else 3_000, 0, 3)
+    all_hits = search(easy_work(), **rect._asdict()).hits
+    for max_hits in (1, 2, 10, len(all_hits), len(all_hits) + 1):
+        result = search(easy_work(), **rect._asdict(), isa=isa, threads=threads, max_hits=max_hits)
+        assert len(result.hits) == min(max_hits, len(all_hits))
+        assert_partition(easy_work(), rect, result)
+        if threads == 1 or isa == "numpy":
+            assert result.hits == all_hits[:max_hits]
+
+
+@per_isa
+def test_max_hits_where_every_nonce_is_one(isa):
+    work = Work.from_header(GENESIS, target=MAX_TARGET)
+    result = search(work, 10, 1000, isa=isa, threads=1, max_hits=5)
+    assert [hit.nonce for hit in result.hits] == [10, 11, 12, 13, 14]
+    assert (result.hashes, result.remaining) == (5, ((15, 995, 0, 1),))
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("threads", [1, 2, 3, None])
+def test_threads_agree(threads):
+    work = Work.from_header(GENESIS, target=2**240)
+    assert search(work, 0, 3_000_000, threads=threads).hits == search(work, 0, 3_000_000, isa="portable").hits
+
+
+@pytest.mark.core
+def test_searches_side_by_side():
+    work = Work.from_header(GENESIS, target=2**240)
+    whole = search(work, 0, 500_000).hits
+    results = []
+    callers = [threading.Thread(target=lambda: results.append(search(work, 0, 500_000))) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert [result.hits for result in results] == [whole] * 4
+
+
+@st.composite
+def works_and_rects(draw):
+    bits = draw(st.integers(1, 256))
+    work = Work.from_header(
+        draw(st.binary(min_size=80, max_size=80)),
+        target=draw(st.integers(1, 2**bits - 1)),
+        version_mask=draw(st.integers(0, 2**32 - 1)),
+    )
+    first = draw(st.one_of(st.integers(0, END), st.integers(END - 300, END)))
+    version_first = draw(st.integers(0, work.versions))
+    count = min(draw(st.integers(0, 200)), END - first)
+    versions = min(draw(st.integers(0, 5)), work.versions - version_first)
+    return work, Rect(first, count, version_first, versions)
+
+
+@settings(deadline=None, max_examples=60)
+@given(works_and_rects(), st.sampled_from(isas()))
+def test_random_work(work_and_rect, isa):
+    work, rect = work_and_rect
+    result = search(work, **rect._asdict(), isa=isa)
+    assert result.hits == oracle(work, *rect)
+    assert result.hashes == rect.count * rect.versions
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"first": -1}, "between 0 and"),
+        ({"first": 2**32 + 1}, "between 0 and"),
+        ({"first": 5, "count": 2**32}, "count is 0 to 4294967291"),
+        ({"count": -1}, "count is 0 to"),
+        ({"versions": 2}, "mask makes 1"),
+        ({"versions": -1}, "mask makes 1"),
+        ({"versions": "some"}, "mask makes 1"),
+        ({"version_first": 2}, "version_first"),
+        ({"threads": 0}, "at least one thread"),
+        ({"max_hits": 0}, "max_hits is at least 1"),
+        ({"device": "cuda:7"}, "device 'cpu'"),
+    ],
+)
+def test_arguments_refused(arguments, words):
+    with pytest.raises(InvalidInput, match=words):
+        search(Work.from_header(GENESIS), **arguments)
+
+
+def test_unknown_isa_is_an_error(monkeypatch):
+    with pytest.raises(UnsupportedISA, match="nonesuch"):
+        search(Work.from_header(GENESIS), 0, 10, isa="nonesuch")
+    monkeypatch.setenv("WATTWORK_ISA", "nonesuch")
+    for call in (isas, lambda: search(Work.from_header(GENESIS), 0, 10)):
+        with pytest.raises(UnsupportedISA, match="nonesuch"):
+            call()
+
+
+def test_the_environment_chooses(monkeypatch):
+    for isa in isas():
+        monkeypatch.setenv("WATTWORK_ISA", isa)
+        assert isas()[0] == isa
+        assert search(Work.from_header(GENESIS), 0, 10).isa == isa
+        assert search(Work.from_header(GENESIS), 0, 10, isa="numpy").isa == "numpy"
+        monkeypatch.delenv("WATTWORK_ISA")
+
+
+def test_isas_lists_numpy_last():
+    assert isas()[-1] == "numpy"
+    assert ("portable" in isas()) == HAVE_CORE
+
+
+@per_isa
+def test_ctrl_c_ends_a_search(isa):
+    code = (
+        "from headers import GENESIS\n"
+        "from wattwork.search import search\n"
+        "from wattwork.work import Work\n"
+        "print('ready', flush=True)\n"
+        f"search(Work.from_header(GENESIS, target=1), isa={isa!r})\n"
+    )
+    path = os.pathsep.join([os.path.dirname(__file__), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
+    ) as child:
+        assert child.stdout.readline() == b"ready\n"
+        time.sleep(0.3)
+        child.send_signal(signal.SIGINT)
+        _, error = child.communicate(timeout=20)  # the whole search takes minutes
+    assert b"KeyboardInterrupt" in error
+    assert child.returncode in (1, -signal.SIGINT)
