@@ -28,7 +28,7 @@ Scheduler::Scheduler(const SchedulerConfig& config) : config_(config) {
   max_blocks_ = blocks_for(c.max_model_len);
   const auto seats = static_cast<size_t>(c.max_num_seqs);
   const auto budget = static_cast<size_t>(c.max_num_batched_tokens);
-  for (auto* array : {&entry_, &computed_, &total_, &left_, &last_token_, &stop_, &n_prompt_, &n_blocks_}) array->resize(seats);
+  for (auto* array : {&entry_, &computed_, &total_, &left_, &last_token_, &stop_, &n_prompt_, &n_blocks_, &last_block_}) array->resize(seats);
   ended_.resize(seats);
   tenancy_.resize(seats);
   blocks_.resize(seats * static_cast<size_t>(max_blocks_));
@@ -185,7 +185,7 @@ void Scheduler::take_seat(int32_t entry) {
   n_blocks_[s] = blocks_for(total_[s]);
   int32_t* blocks = &blocks_[s * static_cast<size_t>(max_blocks_)];
   for (int32_t i = 0; i < n_blocks_[s]; ++i) {
-    blocks[i] = free_blocks_.back();
+    blocks[i] = last_block_[s] = free_blocks_.back();
     free_blocks_.pop_back();
   }
   const auto place = std::upper_bound(order_.begin(), order_.end(), r, [&](const Request& a, int32_t seat) {
@@ -219,7 +219,8 @@ bool Scheduler::grow(int32_t seat) {
     preempt_last();
     if (itself) return false;
   }
-  blocks_[s * static_cast<size_t>(max_blocks_) + static_cast<size_t>(n_blocks_[s]++)] = free_blocks_.back();
+  last_block_[s] = free_blocks_.back();
+  blocks_[s * static_cast<size_t>(max_blocks_) + static_cast<size_t>(n_blocks_[s]++)] = last_block_[s];
   free_blocks_.pop_back();
   return true;
 }
@@ -309,10 +310,8 @@ size_t Scheduler::open_row(int32_t seat, int32_t n) {
 void Scheduler::add_decode(int32_t seat) {
   const auto s = static_cast<size_t>(seat);
   const size_t at = open_row(seat, 1);
-  const int32_t last = n_blocks_[s] - 1;
-  const int32_t block = blocks_[s * static_cast<size_t>(max_blocks_) + static_cast<size_t>(last)];
   tokens_[at] = last_token_[s];
-  slot_map_[at] = (block - last) * config_.block_size + computed_[s];
+  slot_map_[at] = last_block_[s] * config_.block_size + computed_[s] - (n_blocks_[s] - 1) * config_.block_size;
 }
 
 void Scheduler::add_prefill(int32_t seat, int32_t n) {

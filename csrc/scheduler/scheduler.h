@@ -174,7 +174,7 @@ class WW_API Scheduler {
 
   // By seat [max_num_seqs].
   std::vector<uint64_t> id_;
-  std::vector<int32_t> entry_, computed_, total_, left_, last_token_, stop_, n_prompt_, n_blocks_;
+  std::vector<int32_t> entry_, computed_, total_, left_, last_token_, stop_, n_prompt_, n_blocks_, last_block_;
   std::vector<int32_t*> text_;  // the request's tokens
   std::vector<ww_sampling> seat_sampling_;
   std::vector<uint8_t> ended_;     // cancelled in flight: leaves with its step
