@@ -86,7 +86,9 @@ def build(c: ModelConfig, weights: str) -> onnx.ModelProto:
               helper.make_tensor_value_info("total_length", i32, [1]), *kv("past")]  # fmt: skip
     outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["b", c.vocab]), *kv("present")]
     graph = helper.make_graph(g.nodes, "llama", inputs, outputs, g.constants)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid(MS, 1)], ir_version=10)
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid(MS, 1)], ir_version=10
+    )
 
 
 class OnnxRuntime:

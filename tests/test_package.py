@@ -26,7 +26,9 @@ def test_every_public_name_is_there_and_listed():
 
 
 def test_import_loads_nothing_heavy():
-    loaded = fresh("import sys, wattwork, wattwork.cli; print([m for m in ('numpy', 'rich', 'asyncio') if m in sys.modules])")
+    loaded = fresh(
+        "import sys, wattwork, wattwork.cli; print([m for m in ('numpy', 'rich', 'asyncio') if m in sys.modules])"
+    )
     assert loaded == "[]"
 
 
