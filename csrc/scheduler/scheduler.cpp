@@ -28,7 +28,7 @@ Scheduler::Scheduler(const SchedulerConfig& config) : config_(config) {
   max_blocks_ = blocks_for(c.max_model_len);
   const auto seats = static_cast<size_t>(c.max_num_seqs);
   const auto budget = static_cast<size_t>(c.max_num_batched_tokens);
-  for (auto* array : {&entry_, &computed_, &total_, &left_, &last_token_, &n_prompt_, &n_blocks_}) array->resize(seats);
+  for (auto* array : {&entry_, &computed_, &total_, &left_, &last_token_, &stop_, &n_prompt_, &n_blocks_, &last_block_}) array->resize(seats);
   ended_.resize(seats);
   tenancy_.resize(seats);
   blocks_.resize(seats * static_cast<size_t>(max_blocks_));
@@ -42,6 +42,9 @@ Scheduler::Scheduler(const SchedulerConfig& config) : config_(config) {
   sampling_.resize(seats);
   seat_sampling_.resize(seats);
   id_.resize(seats);
+  text_.resize(seats);
+  // Never more are live than may wait and run; a bound beyond all measure is not reserved for.
+  requests_.reserve(std::min(seats + static_cast<size_t>(c.max_num_queued_reqs), size_t{1} << 20));
   rows_.reserve(seats);
   order_.reserve(seats);
   for (int32_t i = c.max_num_seqs; i-- > 0;) free_seats_.push_back(i);
@@ -150,7 +153,7 @@ void Scheduler::dequeue(int32_t entry) {
 
 void Scheduler::end(int32_t entry, Outcome outcome, int64_t now_ns, const std::string& message) {
   const Request& r = requests_[static_cast<size_t>(entry)];
-  const auto n_output = static_cast<int32_t>(r.tokens.size()) - r.n_prompt;
+  const int32_t n_output = length(r) - r.n_prompt;
   events_.ends.push_back({r.id, outcome, r.n_prompt, n_output, r.submitted_ns, r.first_token_ns, now_ns, message});
   ++counters_.outcomes[static_cast<int>(outcome)];
   decide(kSaysEnded | r.id << 3 | static_cast<uint64_t>(outcome));
@@ -161,7 +164,8 @@ void Scheduler::end(int32_t entry, Outcome outcome, int64_t now_ns, const std::s
 
 void Scheduler::take_seat(int32_t entry) {
   Request& r = requests_[static_cast<size_t>(entry)];
-  r.tokens.reserve(static_cast<size_t>(r.n_prompt) + static_cast<size_t>(r.params.max_tokens));
+  const int32_t total = length(r);
+  r.tokens.resize(static_cast<size_t>(r.n_prompt) + static_cast<size_t>(r.params.max_tokens));
   r.seat = free_seats_.back();
   free_seats_.pop_back();
   const auto s = static_cast<size_t>(r.seat);
@@ -170,16 +174,18 @@ void Scheduler::take_seat(int32_t entry) {
   n_prompt_[s] = r.n_prompt;
   seat_sampling_[s] = r.params.sampling;
   computed_[s] = 0;
-  total_[s] = static_cast<int32_t>(r.tokens.size());
-  left_[s] = r.n_prompt + r.params.max_tokens - total_[s];
-  last_token_[s] = r.tokens.back();
+  total_[s] = total;
+  left_[s] = r.n_prompt + r.params.max_tokens - total;
+  text_[s] = r.tokens.data();
+  last_token_[s] = text_[s][total - 1];
+  stop_[s] = r.params.stop_token_id;
   ended_[s] = 0;
   ++tenancy_[s];
   sampled_ += !plain_greedy(r.params.sampling);
   n_blocks_[s] = blocks_for(total_[s]);
   int32_t* blocks = &blocks_[s * static_cast<size_t>(max_blocks_)];
   for (int32_t i = 0; i < n_blocks_[s]; ++i) {
-    blocks[i] = free_blocks_.back();
+    blocks[i] = last_block_[s] = free_blocks_.back();
     free_blocks_.pop_back();
   }
   const auto place = std::upper_bound(order_.begin(), order_.end(), r, [&](const Request& a, int32_t seat) {
@@ -196,6 +202,7 @@ void Scheduler::leave_seat(int32_t seat) {
   for (int32_t i = n_blocks_[s]; i-- > 0;) free_blocks_.push_back(blocks[i]);
   n_blocks_[s] = 0;
   free_seats_.push_back(seat);
+  r.tokens.resize(static_cast<size_t>(total_[s]));
   r.seat = kNone;
 }
 
@@ -212,7 +219,8 @@ bool Scheduler::grow(int32_t seat) {
     preempt_last();
     if (itself) return false;
   }
-  blocks_[s * static_cast<size_t>(max_blocks_) + static_cast<size_t>(n_blocks_[s]++)] = free_blocks_.back();
+  last_block_[s] = free_blocks_.back();
+  blocks_[s * static_cast<size_t>(max_blocks_) + static_cast<size_t>(n_blocks_[s]++)] = last_block_[s];
   free_blocks_.pop_back();
   return true;
 }
@@ -240,7 +248,7 @@ const ww_batch* Scheduler::schedule(int64_t) {
     if (total_[static_cast<size_t>(seat)] - computed_[static_cast<size_t>(seat)] > 1) {
       prefills = true;
     } else if (grow(seat)) {
-      add_row(seat, 1);
+      add_decode(seat);
       --budget;
     }
   }
@@ -249,7 +257,7 @@ const ww_batch* Scheduler::schedule(int64_t) {
     const int32_t todo = total_[static_cast<size_t>(seat)] - computed_[static_cast<size_t>(seat)];
     if (todo < 2) continue;
     const int32_t n = std::min(todo, budget);
-    add_row(seat, n);
+    add_prefill(seat, n);
     budget -= n;
   }
   admit_waiting(budget);
@@ -280,32 +288,42 @@ void Scheduler::admit_waiting(int32_t budget) {
     dequeue(entry);
     take_seat(entry);
     const int32_t n = std::min(total_[static_cast<size_t>(r.seat)], budget);
-    add_row(r.seat, n);
+    add_prefill(r.seat, n);
     budget -= n;
   }
 }
 
-void Scheduler::add_row(int32_t seat, int32_t n) {
+size_t Scheduler::open_row(int32_t seat, int32_t n) {
   const auto s = static_cast<size_t>(seat);
   const size_t row = rows_.size();
-  const int32_t from = computed_[s], start = batch_.n_tokens;
   rows_.push_back(seat);
+  q_start_[row] = batch_.n_tokens;
+  q_start_[row + 1] = batch_.n_tokens += n;
+  ctx_len_[row] = computed_[s];
+  want_[row] = computed_[s] + n == total_[s];
   fill_blocks(row, seat);
+  decide(id_[s] * kRowFactor ^ (static_cast<uint64_t>(n) << 32 | static_cast<uint64_t>(computed_[s])));
+  return static_cast<size_t>(q_start_[row]);
+}
+
+// The one token of a decode goes into the sequence's last block.
+void Scheduler::add_decode(int32_t seat) {
+  const auto s = static_cast<size_t>(seat);
+  const size_t at = open_row(seat, 1);
+  tokens_[at] = last_token_[s];
+  slot_map_[at] = last_block_[s] * config_.block_size + computed_[s] - (n_blocks_[s] - 1) * config_.block_size;
+}
+
+void Scheduler::add_prefill(int32_t seat, int32_t n) {
+  const auto s = static_cast<size_t>(seat);
+  const size_t at = open_row(seat, n);
   const int32_t* blocks = &blocks_[s * static_cast<size_t>(max_blocks_)];
-  q_start_[row] = start;
-  q_start_[row + 1] = start + n;
-  ctx_len_[row] = from;
-  want_[row] = from + n == total_[s];
-  if (n == 1 && want_[row]) {
-    tokens_[static_cast<size_t>(start)] = last_token_[s];
-  } else {
-    std::copy_n(requests_[static_cast<size_t>(entry_[s])].tokens.begin() + from, n, tokens_.begin() + start);
+  std::copy_n(text_[s] + computed_[s], n, tokens_.begin() + static_cast<std::ptrdiff_t>(at));
+  for (int32_t i = 0; i < n; ++i) {
+    const int32_t position = computed_[s] + i;
+    slot_map_[at + static_cast<size_t>(i)] =
+        blocks[position / config_.block_size] * config_.block_size + position % config_.block_size;
   }
-  for (int32_t i = 0; i < n; ++i)
-    slot_map_[static_cast<size_t>(start + i)] =
-        blocks[(from + i) / config_.block_size] * config_.block_size + (from + i) % config_.block_size;
-  batch_.n_tokens = start + n;
-  decide(id_[s] * kRowFactor ^ (static_cast<uint64_t>(n) << 32 | static_cast<uint64_t>(from)));
 }
 
 void Scheduler::fill_blocks(size_t row, int32_t seat) {
@@ -348,19 +366,17 @@ void Scheduler::fail(int64_t now_ns, const std::string& message) {
 
 void Scheduler::accept(int32_t seat, int32_t token, int64_t now_ns) {
   const auto s = static_cast<size_t>(seat);
-  Request& r = requests_[static_cast<size_t>(entry_[s])];
   if (token < 0) {
     end(entry_[s], Outcome::failed, now_ns, "the engine gave no token where one was wanted");
     ended_[s] = 1;
     return;
   }
-  r.tokens.push_back(token);
-  ++total_[s];
+  if (total_[s] == n_prompt_[s]) requests_[static_cast<size_t>(entry_[s])].first_token_ns = now_ns;
+  text_[s][total_[s]++] = token;
   last_token_[s] = token;
-  if (r.first_token_ns < 0) r.first_token_ns = now_ns;
   ++counters_.output_tokens;
-  events_.tokens.push_back({r.id, now_ns, token});
-  if (--left_[s] == 0 || token == r.params.stop_token_id) {
+  events_.tokens.push_back({id_[s], now_ns, token});
+  if (--left_[s] == 0 || token == stop_[s]) {
     end(entry_[s], Outcome::finished, now_ns);
     ended_[s] = 1;
   }

@@ -12,7 +12,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -119,7 +118,7 @@ class WW_API Scheduler {
   // What only changes when a request moves; what every step touches is in the arrays by seat below.
   struct Request {
     uint64_t id = 0;  // 0: a free entry
-    std::vector<int32_t> tokens;  // prompt, then output
+    std::vector<int32_t> tokens;  // prompt, then output; while seated with room for all of it
     RequestParams params{};
     int32_t n_prompt = 0;
     int32_t n_prompt_done = 0;  // counted in prompt_tokens
@@ -134,6 +133,9 @@ class WW_API Scheduler {
   int32_t blocks_for(int64_t tokens) const {
     return static_cast<int32_t>((tokens + config_.block_size - 1) / config_.block_size);
   }
+  int32_t length(const Request& r) const {  // tokens known: prompt, and output so far
+    return r.seat == kNone ? static_cast<int32_t>(r.tokens.size()) : total_[static_cast<size_t>(r.seat)];
+  }
   int64_t admission(int32_t n, const RequestParams& params) const;  // 0, or a Reject
   int32_t new_entry();
   void free_entry(int32_t entry);
@@ -145,7 +147,9 @@ class WW_API Scheduler {
   void leave_seat(int32_t seat);  // gives back blocks and seat; order_ is the caller's to mend
   bool grow(int32_t seat);        // false: the sequence itself had to give up its blocks
   void preempt_last();
-  void add_row(int32_t seat, int32_t n);
+  size_t open_row(int32_t seat, int32_t n);  // where its tokens go
+  void add_decode(int32_t seat);
+  void add_prefill(int32_t seat, int32_t n);
   void fill_blocks(size_t row, int32_t seat);
   void accept(int32_t seat, int32_t token, int64_t now_ns);
   void count_prompt(int32_t seat);
@@ -161,7 +165,7 @@ class WW_API Scheduler {
   int32_t max_blocks_;  // columns of the block table
   bool draining_ = false;
 
-  std::deque<Request> requests_;
+  std::vector<Request> requests_;
   std::vector<int32_t> free_entries_;
   std::unordered_map<uint64_t, int32_t> entry_of_;  // of requests that have not ended
   uint64_t last_id_ = 0;
@@ -170,7 +174,8 @@ class WW_API Scheduler {
 
   // By seat [max_num_seqs].
   std::vector<uint64_t> id_;
-  std::vector<int32_t> entry_, computed_, total_, left_, last_token_, n_prompt_, n_blocks_;
+  std::vector<int32_t> entry_, computed_, total_, left_, last_token_, stop_, n_prompt_, n_blocks_, last_block_;
+  std::vector<int32_t*> text_;  // the request's tokens
   std::vector<ww_sampling> seat_sampling_;
   std::vector<uint8_t> ended_;     // cancelled in flight: leaves with its step
   std::vector<uint32_t> tenancy_;  // counts the seat's occupants

@@ -1,1 +1,84 @@
-"""One device, two kinds of work, one meter: SHA-256d hashing and AI inference on the same watts."""
+"""One device, two kinds of work, one meter: SHA-256d hashing and AI inference on the same watts.
+
+Names are imported when they are first used, so `import wattwork` alone costs next to nothing. Type checkers read
+`__init__.pyi`, which says the same.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "Device": "device",
+    "Energy": "meters",
+    "Handle": "scheduler",
+    "Hit": "search",
+    "InvalidInput": "errors",
+    "Job": "job",
+    "Meter": "meters",
+    "MeterError": "errors",
+    "ModelConfig": "engines",
+    "PRESETS": "engines",
+    "PhaseResult": "report",
+    "QueueFull": "errors",
+    "Report": "report",
+    "RequestFailed": "errors",
+    "Scheduler": "scheduler",
+    "SchedulerConfig": "scheduler",
+    "SearchResult": "search",
+    "StepEngine": "engines",
+    "Stop": "search",
+    "Switch": "report",
+    "Trace": "trace",
+    "UnsupportedISA": "errors",
+    "WattworkError": "errors",
+    "Work": "work",
+    "compare": "measure",
+    "isas": "search",
+    "make_engine": "engines",
+    "search": "search",
+}
+
+__all__ = [
+    "PRESETS",
+    "Device",
+    "Energy",
+    "Handle",
+    "Hit",
+    "InvalidInput",
+    "Job",
+    "Meter",
+    "MeterError",
+    "ModelConfig",
+    "PhaseResult",
+    "QueueFull",
+    "Report",
+    "RequestFailed",
+    "Scheduler",
+    "SchedulerConfig",
+    "SearchResult",
+    "StepEngine",
+    "Stop",
+    "Switch",
+    "Trace",
+    "UnsupportedISA",
+    "WattworkError",
+    "Work",
+    "compare",
+    "isas",
+    "make_engine",
+    "search",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("wattwork")
+    if name not in _HOME:
+        raise AttributeError(f"module 'wattwork' has no attribute {name!r}")
+    value = getattr(import_module(f"wattwork.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

@@ -41,6 +41,13 @@ def usable_cores(root: str | Path = "/") -> int:
     return len(cores)
 
 
+def default_threads() -> int:
+    """How many workers hash and infer by default: the usable CPUs within the cgroup's quota; 1 without the core."""
+    from wattwork._native import HAVE_CORE, core
+
+    return core.default_threads() if HAVE_CORE else 1
+
+
 def describe_device(device: str = "cpu", *, isa: str | None = None, threads: int | None = None) -> dict[str, object]:
     """A report's `device`. `isa` and `threads` are those the run used; unknown is None."""
     return {

@@ -145,7 +145,8 @@ def size_trace(
     for name, value in (("capacity_tok_s", capacity_tok_s), ("window_s", window_s), ("load", load)):
         if not (math.isfinite(value) and value > 0):
             raise InvalidInput(f"{name} must be a finite number above 0, not {value}.")
-    prompt, output, scale = _fit(trace, context)
+    fitted, scale = fit_to_context(trace, context)
+    prompt, output = fitted.prompt_tokens, fitted.output_tokens
     offered_tok_s = load * capacity_tok_s
     budget = offered_tok_s * window_s
     rounds, rest = divmod(budget * (1 + 1e-12), int(prompt.sum()))
@@ -169,22 +170,23 @@ def size_trace(
     return SizedTrace(played, duration_s, info)
 
 
-def _fit(trace: Trace, context: int) -> tuple[NDArray[np.int64], NDArray[np.int64], float]:
-    """Prompt and output lengths that fit the context, and the scale that made them fit."""
+def fit_to_context(trace: Trace, context: int) -> tuple[Trace, float]:
+    """The trace with lengths that fit the context, and the scale that made them fit (1.0: they did)."""
     import numpy as np
 
     if context < 2:
         raise InvalidInput(f"context must hold a prompt and an output token, so at least 2, not {context}.")
     longest = int((trace.prompt_tokens + trace.output_tokens).max())
     if longest <= context:
-        return trace.prompt_tokens, trace.output_tokens, 1.0
+        return trace, 1.0
     # In whole numbers: no rounding but the one asked for.
     prompt = -(-trace.prompt_tokens * context // longest)
     output = -(-trace.output_tokens * context // longest)
     # Both rounded up may be one too many; the prompt gives it, or the output where the prompt is a single token.
     excess = prompt + output - context
     from_prompt = np.clip(excess, 0, prompt - 1)
-    return prompt - from_prompt, output - np.clip(excess - from_prompt, 0, None), context / longest
+    prompt, output = prompt - from_prompt, output - np.clip(excess - from_prompt, 0, None)
+    return Trace(trace.arrival_s, prompt, output, trace.source), context / longest
 
 
 def prompt_token_ids(seed: int, request: int, length: int, vocab: int) -> NDArray[np.int32]:

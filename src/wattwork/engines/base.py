@@ -107,6 +107,7 @@ class StepEngine(Protocol):
     """An engine that does what one batch says and decides nothing. A scheduler of ours decides."""
 
     caps: Caps
+    config: ModelConfig  # of the weights; from load() on
 
     def load(self, config: ModelConfig, weights: str, dtype: str = "f32") -> None:
         """Take the weights: "dummy:<seed>", or a folder with safetensors files."""

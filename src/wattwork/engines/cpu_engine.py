@@ -35,6 +35,8 @@ class CpuEngine:
     `wattwork.engines.weights`; head_dim must be a multiple of 16.
     """
 
+    config: ModelConfig  # from load() on
+
     def __init__(self, threads: int | None = None, *, isa: str | None = None) -> None:
         if threads is not None and threads < 1:
             raise InvalidInput(f"threads must be at least 1, not {threads}")
@@ -73,7 +75,7 @@ class CpuEngine:
             decoder.load_dummy(seed)
         else:
             each_tensor(config, weights, decoder.set_tensor)
-        self._decoder, self._budget_bytes = decoder, 0
+        self.config, self._decoder, self._budget_bytes = config, decoder, 0
         self.caps = self._caps(config.context)
 
     def alloc_kv(self, budget_bytes: int) -> int:

@@ -70,6 +70,8 @@ def attention(q: Array, k: Array, v: Array, first: int) -> Array:
 class NumPyEngine:
     """A StepEngine in NumPy. Steps are synchronous; bad batches raise InvalidInput."""
 
+    config: ModelConfig  # from load() on
+
     def __init__(self) -> None:
         self.caps = Caps(256, 8192, 0, BLOCK_SIZE, False, "f32", "cpu")
         self._weights: dict[str, Array] = {}
@@ -85,13 +87,13 @@ class NumPyEngine:
         names = [tensor.name for tensor in tensors(config)]
         self._weights = {}
         each_tensor(config, weights, lambda index, values: self._weights.__setitem__(names[index], values))
-        self._config = config
+        self.config = config
         self.caps = Caps(256, 8192, config.context, BLOCK_SIZE, False, "f32", "cpu")
         self.suspend()
 
     def alloc_kv(self, budget_bytes: int) -> int:
         """Make a KV cache within the budget: its blocks of 16 positions. InvalidInput if it holds none."""
-        c = self._config
+        c = self.config
         block_bytes = 2 * c.layers * c.kv_heads * c.head_dim * BLOCK_SIZE * 4 + BLOCK_SIZE * 4
         if budget_bytes < block_bytes:
             raise InvalidInput(f"a KV cache of {budget_bytes} bytes holds no block; give at least {block_bytes}")
@@ -104,7 +106,7 @@ class NumPyEngine:
         if not self._weights:
             raise InvalidInput("the engine has no weights: call load() first.")
         check_types(batch, out)
-        check_batch(self._config, self.caps, 0 if self._kv is None else self._blocks, batch, out)
+        check_batch(self.config, self.caps, 0 if self._kv is None else self._blocks, batch, out)
         self._token[batch.slot_map] = batch.tokens
         hidden = self._layers(batch)
         out.next_token[:] = -1
@@ -112,8 +114,8 @@ class NumPyEngine:
         if len(wanted) == 0:
             return
         w = self._weights
-        last = rmsnorm(hidden[batch.q_start[wanted + 1] - 1], w["model.norm.weight"], self._config.norm_eps)
-        logits = last @ w["model.embed_tokens.weight" if self._config.tied else "lm_head.weight"].T
+        last = rmsnorm(hidden[batch.q_start[wanted + 1] - 1], w["model.norm.weight"], self.config.norm_eps)
+        logits = last @ w["model.embed_tokens.weight" if self.config.tied else "lm_head.weight"].T
         for row, b in zip(logits, wanted, strict=True):
             sampling = None if batch.sampling is None else batch.sampling[b]
             out.next_token[b] = sample(row, sampling, self._token[self._slots(batch, b)])
@@ -128,7 +130,7 @@ class NumPyEngine:
 
     def _layers(self, batch: Batch) -> Array:
         """The residual stream of all tokens after the last layer, [T, hidden]."""
-        c, w = self._config, self._weights
+        c, w = self.config, self._weights
         lengths = np.diff(batch.q_start)
         positions = np.arange(len(batch.tokens)) + np.repeat(batch.ctx_len - batch.q_start[:-1], lengths)
         cos, sin = rope_angles(c, positions)
@@ -171,7 +173,7 @@ class NumPyEngine:
 
     def resume(self) -> None:
         """Make the KV cache again, empty."""
-        c = self._config
+        c = self.config
         slots = self._blocks * BLOCK_SIZE
         self._kv = np.zeros((c.layers, 2, slots, c.kv_heads, c.head_dim), np.float32)
         self._token = np.zeros(slots, np.int32)

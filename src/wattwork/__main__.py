@@ -1,0 +1,5 @@
+"""`python -m wattwork` is the command `wattwork`."""
+
+from wattwork.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,8 @@
+"""What the main job takes where it is not told. Imports nothing heavy, so that `--help` can show it."""
+
+from wattwork.trace import DEFAULT_LOAD
+
+DEVICE = "cpu"
+MODEL = "tiny-15m"  # on two cores its trace window holds tens of requests; smol-135m's, a few
+SECONDS = 10.0  # of each of the five windows: with the rest, within 90 s on two cores
+LOAD = DEFAULT_LOAD

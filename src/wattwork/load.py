@@ -1,0 +1,85 @@
+"""The requests a measurement sends: flat out (offline), or a trace at its own times."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from wattwork.trace import prompt_token_ids
+
+if TYPE_CHECKING:
+    from wattwork.engines import ModelConfig
+    from wattwork.scheduler import Handle, Scheduler
+    from wattwork.trace import Trace
+
+Tick = Callable[[], None]
+
+# Offline: every request is there at once, as in MLPerf's offline scenario. One short, stated length of prompt and
+# output, so that the figure compares between machines.
+OFFLINE_PROMPT_TOKENS = 128
+OFFLINE_OUTPUT_TOKENS = 128
+
+TICK_S = 0.1  # how often a waiting measurement looks about: progress, samples, Ctrl-C
+
+
+def wait_until(deadline_s: float, tick: Tick) -> None:
+    """Sleep until `time.perf_counter()` reaches the deadline, calling `tick` every TICK_S."""
+    while (left_s := deadline_s - time.perf_counter()) > 0:
+        time.sleep(min(left_s, TICK_S))
+        tick()
+
+
+class OfflineLoad:
+    """Keeps more requests waiting than a batch holds, so that the engine never starves."""
+
+    def __init__(self, scheduler: Scheduler, model: ModelConfig) -> None:
+        self._scheduler = scheduler
+        self._vocab = model.vocab
+        self._prompt_tokens = min(OFFLINE_PROMPT_TOKENS, model.context // 2)
+        self._output_tokens = min(OFFLINE_OUTPUT_TOKENS, model.context - self._prompt_tokens)
+        self._sent = 0
+        self._running: list[Handle] = []
+
+    def top_up(self) -> None:
+        """Send requests until two batches of them are under way."""
+        batch = self._scheduler.config.max_num_seqs
+        self._running = [handle for handle in self._running if handle.outcome is None]
+        while len(self._running) < 2 * batch:
+            # The first batch's outputs have every length from short to full: otherwise all sequences end, and all
+            # prompts come, in the same step, and a window sees waves instead of a rate.
+            share = min(1.0, (self._sent + 1) / batch)
+            tokens = prompt_token_ids(0, self._sent, self._prompt_tokens, self._vocab)
+            max_tokens = max(1, round(self._output_tokens * share))
+            self._running.append(self._scheduler.submit(tokens, max_tokens=max_tokens))
+            self._sent += 1
+
+    def run(self, seconds: float, tick: Tick) -> None:
+        """Flat out for so long. Requests unfinished then go on running: `cancel` ends them."""
+
+        def top_up_and_tick() -> None:
+            self.top_up()
+            tick()
+
+        self.top_up()
+        wait_until(time.perf_counter() + seconds, top_up_and_tick)
+
+    def cancel(self) -> None:
+        for handle in self._running:
+            handle.cancel()
+        self._running.clear()
+
+
+def run_trace(scheduler: Scheduler, trace: Trace, vocab: int, seconds: float, tick: Tick) -> list[Handle]:
+    """Send the trace's requests at their times, wait until the window is over and every one has ended."""
+    start_s = time.perf_counter()
+    handles = []
+    for i in range(len(trace)):
+        tokens = prompt_token_ids(0, i, int(trace.prompt_tokens[i]), vocab)
+        wait_until(start_s + float(trace.arrival_s[i]), tick)
+        handles.append(scheduler.submit(tokens, max_tokens=int(trace.output_tokens[i])))
+    wait_until(start_s + seconds, tick)
+    while not all(handle.outcome for handle in handles):
+        time.sleep(TICK_S / 10)
+        tick()
+    return handles

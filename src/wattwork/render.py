@@ -1,0 +1,208 @@
+"""A report as a person reads it: tables, and plain sentences beside them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from wattwork.economics import beside_asic
+from wattwork.errors import MeterError
+
+if TYPE_CHECKING:
+    from wattwork.report import PhaseResult, Report
+
+LEAST_WIDTH = 100  # columns, where the output is no terminal
+NONE = "–"
+_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
+_SOURCES = {"counter": "measured", "sampled": "measured", "external": "as told", "estimated": "estimate"}
+
+
+def make_console() -> Console:
+    """Standard output, without squeezing tables where it is no terminal."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=max(LEAST_WIDTH, console.width))
+
+
+def print_report(report: Report, console: Console) -> None:
+    """The whole report."""
+    console.print(Text(_headline(report), style="bold"))
+    console.print(_work_table(report))
+    console.print(_latency_table(report))
+    console.print(_switch_table(report))
+    for note in notes(report):
+        console.print(Text(f"• {note}"))
+
+
+def print_devices(console: Console) -> None:
+    """What this machine has to work with."""
+    from wattwork.engines import PRESETS
+    from wattwork.machine import default_threads, describe_device
+    from wattwork.meters import Meter
+    from wattwork.search import isas
+
+    device = describe_device("cpu")
+    table = _table("device", "", "")
+    table.add_row("cpu", "processor", f"{device['name']} ({device['architecture']})")
+    table.add_row("", "threads", f"{default_threads()} on {device['cores']} cores")
+    table.add_row("", "hashing", ", ".join(isas()))
+    table.add_row("", "inference", f"{_engine_name()}; models {', '.join(PRESETS)}")
+    try:
+        meter = Meter("auto")
+        source = f"{meter.source} ({_SOURCES[meter.kind]})" + (f": {meter.reason}" if meter.reason else "")
+    except MeterError as error:
+        source = str(error)
+    table.add_row("", "meter", source)
+    console.print(table)
+
+
+def notes(report: Report) -> list[str]:
+    """What must be said beside the figures."""
+    return [*_slow_path(report), *_power(report), *_trace(report), *_asic(report), *_proof(report)]
+
+
+def si(value: float | None, unit: str) -> str:
+    """Three significant digits with an SI prefix: 45.1 MH/s."""
+    if value is None:
+        return NONE
+    factor, prefix = next((p for p in _PREFIXES if abs(value) >= p[0]), (1, ""))
+    return f"{_three(value / factor)} {prefix}{unit}"
+
+
+def _three(value: float) -> str:
+    """Three significant digits, never in powers of ten."""
+    digits = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
+    return f"{value:,.{digits}f}"
+
+
+def label(phase: PhaseResult) -> str:
+    """How a phase is called in the tables."""
+    return f"{phase.mode}, {phase.scenario}" if phase.mode == "infer" else phase.mode
+
+
+def _headline(report: Report) -> str:
+    device = report.device
+    parts = (device.get("name"), f"{device.get('threads_used')} threads", device.get("isa"), device.get("model"))
+    return f"wattwork compare: {', '.join(str(part) for part in parts if part)}"
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(columns[0], no_wrap=True)
+    for column in columns[1:]:
+        table.add_column(column, justify="right" if column else "left")
+    return table
+
+
+def _work_table(report: Report) -> Table:
+    table = _table("phase", "work", "power", "units per joule", "joules per unit", "window")
+    for phase in report.phases:
+        rows = _work_rows(phase) or [(NONE, NONE, NONE)]
+        if len(rows) > 1:  # one window's joules paid for both kinds: a price of each would count them twice
+            rows = [(work, NONE, NONE) for work, *_ in rows]
+        for i, (work, per_joule, per_unit) in enumerate(rows):
+            head = (label(phase), _watts(phase), f"{phase.seconds:.1f} s") if i == 0 else ("", "", "")
+            table.add_row(head[0], work, head[1], per_joule, per_unit, head[2])
+    return table
+
+
+def _work_rows(phase: PhaseResult) -> list[tuple[str, str, str]]:
+    """(rate, units per joule, joules per unit) of each kind of work the phase does."""
+    rows = []
+    if phase.mode in ("infer", "mixed"):
+        rate = f"{_three(phase.output_throughput or 0)} tok/s"
+        rows.append((rate, si(phase.output_tokens_per_joule, "tok/J"), si(phase.joules_per_output_token, "J/tok")))
+    if phase.mode in ("hash", "mixed"):
+        j_per_th = None if phase.joules_per_hash is None else phase.joules_per_hash * 1e12
+        rows.append((si(phase.hashes_per_s, "H/s"), si(phase.hashes_per_joule, "H/J"), si(j_per_th, "J/TH")))
+    return rows
+
+
+def _watts(phase: PhaseResult) -> str:
+    power = phase.power
+    if power is None or power.watts is None:
+        return NONE
+    return f"{_three(power.watts)} W {_SOURCES[power.source]}"
+
+
+def _latency_table(report: Report) -> Table:
+    table = _table("requests of the trace", "TTFT p50", "p99", "TPOT p50", "p99", "hashing behind")
+    names = ("p50_ttft_ms", "p99_ttft_ms", "p50_tpot_ms", "p99_tpot_ms")
+    alone, mixed = report.phase("infer", "trace"), report.phase("mixed")
+    figures: list[list[float | None]] = []
+    for phase in (alone, mixed):
+        if phase is None or phase.latency is None:
+            continue
+        figures.append([getattr(phase.latency, name) for name in names])
+        share = phase.harvested_share
+        harvest = NONE if share is None else f"{share:.0%} of hash alone"
+        ms = [NONE if value is None else f"{_three(value)} ms" for value in figures[-1]]
+        table.add_row("inference alone" if phase is alone else "mixed", *ms, harvest)
+    if len(figures) == 2:
+        change = [NONE if not a or b is None else f"{b / a - 1:+.1%}" for a, b in zip(*figures, strict=True)]
+        table.add_row("mixed beside alone", *change, "")
+    return table
+
+
+def _switch_table(report: Report) -> Table:
+    table = _table("switch", "old work stopped", "first new unit", "energy")
+    for s in report.switches:
+        row = (f"{s.from_mode} → {s.to_mode}", si(s.command_s, "s"), si(s.first_unit_s, "s"), si(s.joules, "J"))
+        table.add_row(*row)
+    return table
+
+
+def _slow_path(report: Report) -> list[str]:
+    if report.versions.get("core"):
+        return []
+    return ["This is the slow path: NumPy does all the work; reinstall with a C++20 compiler for the native core."]
+
+
+def _power(report: Report) -> list[str]:
+    """Where the watts come from, with the interval of the hash window as the example."""
+    phase = report.phase("hash") or next(iter(report.phases), None)
+    power = phase and phase.power
+    if not power or not phase:
+        return []
+    said = f"Watts: {power.detail}."
+    if power.ci95_j and power.watts and phase.seconds:
+        low, high = (joules / phase.seconds for joules in power.ci95_j)
+        said += f" The 95 % interval of the {label(phase)} window is {_three(low)} to {_three(high)} W."
+    return [said]
+
+
+def _trace(report: Report) -> list[str]:
+    phase = report.phase("infer", "trace")
+    t = phase and phase.trace
+    if not t or "capacity_tok_s" not in t:
+        return []
+    return [
+        f"Trace: {t['requests']} requests of {t['source']}; time x {t['stretch']:.3g}, lengths x {t['scale']:.3g}, so "
+        f"that it offers {t['load']:g} of the engine's {t['capacity_tok_s']:,.0f} prompt tok/s."
+    ]
+
+
+def _asic(report: Report) -> list[str]:
+    phase = report.phase("hash")
+    if phase is None or not phase.joules_per_hash or phase.power is None:
+        return []
+    said = beside_asic(phase.joules_per_hash * 1e12, estimated=phase.power.source == "estimated")
+    return [said] if said else []
+
+
+def _proof(report: Report) -> list[str]:
+    if report.proof is None:
+        return []
+    return [
+        f"Proof: around a mainnet block's nonce the search found exactly it, {report.proof.nonce}; hashlib gives the "
+        f"same hash, {bytes.fromhex(report.proof.hash)[::-1].hex()}."
+    ]
+
+
+def _engine_name() -> str:
+    from wattwork._native import HAVE_CORE, core
+
+    return f"native f32, {core.decoder_isas()[0]}" if HAVE_CORE else "NumPy f32 (slow: installed without a compiler)"

@@ -1,0 +1,239 @@
+// The loop with an engine and a back that count: every request ends once, no unit of the back is lost or repeated
+// across yields, commands from many threads, close in every state, fork.
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <map>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "check.h"
+#include "runtime/loop.h"
+
+using namespace ww;
+
+namespace {
+
+constexpr SchedulerConfig kConfig{8, 32, 100000, 1 << 20, 4, 24, 64};
+constexpr ww_sampling kGreedy{0, 1, 1, 0, 0};
+
+// Answers context + 1; uses the pool, as an engine does. A batch with the token 666 fails.
+struct CountingEngine {
+  std::atomic<int64_t> tokens{0};
+  static int step(void* self, const ww_batch* batch, ww_out* out) {
+    auto& engine = *static_cast<CountingEngine*>(self);
+    Team team;
+    std::atomic<int> bad{0};
+    team.run(batch->n_seqs, [&](int b) {
+      for (int32_t t = batch->q_start[b]; t < batch->q_start[b + 1]; ++t) bad += batch->tokens[t] == 666;
+      if (batch->want_logits[b]) out->next_token[b] = batch->ctx_len[b] + batch->q_start[b + 1] - batch->q_start[b];
+    });
+    engine.tokens += batch->n_tokens;
+    return bad ? WW_E_FAILED : WW_OK;
+  }
+  static int sync(void*) { return WW_OK; }
+  LoopEngine face() { return {{this, &step, &sync}, nullptr, {}}; }
+};
+
+// Takes numbered units, eight workers at a time, and marks each done. Plain marks: a race or a repeat shows.
+struct CountingBack : Back {
+  static constexpr uint64_t kUnits = 1 << 22;
+  std::vector<uint8_t> marks = std::vector<uint8_t>(kUnits);
+  std::atomic<uint64_t> next{0}, done{0};
+  std::atomic<int> inside{0};
+
+  void run(Team& team, const YieldFlag& yield) override {
+    CHECK(inside.fetch_add(1) == 0);
+    team.run(8, [&](int) {
+      while (yield.load(std::memory_order_relaxed) == 0) {
+        const uint64_t unit = next.fetch_add(1);
+        if (unit < kUnits) ++marks[unit];
+        done.fetch_add(1);
+        for (int i = 0; i < 200; ++i) asm volatile("");
+      }
+    });
+    inside.fetch_sub(1);
+  }
+  uint64_t units() const override { return done.load(); }
+  void verify() const {
+    CHECK(inside == 0 && next == done && done > 0);
+    for (uint64_t i = 0; i < kUnits; ++i) CHECK(marks[i] == (i < next ? 1 : 0));
+  }
+};
+
+int64_t submit(Loop& loop, int32_t n, int32_t max_tokens, int32_t token = 1) {
+  const std::vector<int32_t> tokens(static_cast<size_t>(n), token);
+  return loop.submit(tokens.data(), n, {max_tokens, -1, kGreedy});
+}
+
+struct Consumer {
+  explicit Consumer(Loop& loop)
+      : thread([this, &loop] {
+          Events events;
+          while (loop.wait_events(60000, events)) {
+            for (const auto& e : events.tokens) ++n_tokens[e.id];
+            for (const auto& e : events.ends) {
+              CHECK(ends.emplace(e.id, e.outcome).second);  // each ends exactly once
+              CHECK(e.n_output == n_tokens[e.id] && e.submitted_ns <= e.finished_ns);
+              CHECK((e.first_token_ns >= 0) == (e.n_output > 0));
+              if (e.outcome == Outcome::failed) CHECK(e.message == ww_strerror(WW_E_FAILED));
+              count += 1;
+            }
+          }
+        }) {}
+  std::map<uint64_t, Outcome> ends;
+  std::map<uint64_t, int> n_tokens;
+  std::atomic<int> count{0};
+  std::thread thread;
+};
+
+void wait_until(const std::function<bool()>& ready) {
+  while (!ready()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+}
+
+// Clients, cancels and swaps of the back, all at once.
+void storm() {
+  CountingEngine engine;
+  const LoopEngine face = engine.face();
+  auto a = std::make_shared<CountingBack>(), b = std::make_shared<CountingBack>();
+  std::atomic<int64_t> submitted{0};
+  {
+    Loop loop(kConfig, &face, 3);
+    Consumer consumer(loop);
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 3; ++t)
+      threads.emplace_back([&, t] {
+        for (int i = 0; i < 300; ++i) {
+          const int64_t id = submit(loop, 1 + (i * 7 + t) % 30, 1 + i % 20, i % 50 == 49 ? 666 : 1);
+          CHECK(id > 0);
+          ++submitted;
+          if (i % 5 == 0) loop.cancel(static_cast<uint64_t>(id));
+          if (i % 16 == 0) std::this_thread::sleep_for(std::chrono::microseconds(300));
+        }
+      });
+    threads.emplace_back([&] {
+      for (int i = 0; i < 60; ++i) {
+        auto& old = i % 2 ? a : b;
+        loop.set_back(i % 2 ? b : a);
+        CHECK(old->inside == 0);  // the old back has left its quantum
+        const uint64_t before = old->units();
+        std::this_thread::sleep_for(std::chrono::microseconds(500));
+        CHECK(old->units() == before);
+        loop.stats();
+      }
+    });
+    for (auto& thread : threads) thread.join();
+    wait_until([&] { return loop.wait_idle(1000); });
+    wait_until([&] { return consumer.count == submitted; });
+    const LoopStats stats = loop.stats();
+    int64_t ended = 0;
+    for (const int64_t n : stats.scheduler.outcomes) ended += n;
+    CHECK(ended == submitted && stats.scheduler.kv_blocks_used == 0);
+    CHECK(stats.scheduler.outcomes[static_cast<int>(Outcome::failed)] > 0);
+    loop.set_back(nullptr);
+    loop.close();
+    consumer.thread.join();
+  }
+  a->verify();
+  b->verify();
+}
+
+// Single requests while the back works: each makes it yield.
+void yields() {
+  CountingEngine engine;
+  const LoopEngine face = engine.face();
+  auto back = std::make_shared<CountingBack>();
+  Loop loop(kConfig, &face, 2);
+  Consumer consumer(loop);
+  loop.set_back(back);
+  for (int i = 0; i < 50; ++i) {
+    const uint64_t before = back->units();
+    wait_until([&] { return back->units() > before; });
+    CHECK(submit(loop, 3, 2) == i + 1);
+    wait_until([&] { return consumer.count == i + 1; });
+  }
+  const LoopStats stats = loop.stats();
+  CHECK(stats.yields >= 50 && stats.yields < 120 && !stats.yield_times_ns.empty() && stats.back_busy_ns > 0);
+  for (const int64_t ns : stats.yield_times_ns) CHECK(ns >= 0);
+  loop.close();
+  consumer.thread.join();
+  back->verify();
+}
+
+void draining() {
+  CountingEngine engine;
+  const LoopEngine face = engine.face();
+  Loop loop(kConfig, &face, 1);
+  loop.set_draining(true);
+  CHECK(submit(loop, 1, 1) == kRejectDraining);
+  loop.set_draining(false);
+  CHECK(submit(loop, 1, 1) == 1 && submit(loop, 60, 60) == kRejectTooLarge);
+  wait_until([&] { return loop.wait_idle(1000); });
+}
+
+// Close in every state: never started, hashing, stepping, with events that nobody takes; twice, and from two threads.
+void closing() {
+  CountingEngine engine;
+  const LoopEngine face = engine.face();
+  { Loop unused(kConfig, &face, 2); }
+  {
+    Loop hash_only(kConfig, nullptr, 2);
+    CHECK(submit(hash_only, 1, 1) == kRejectNoEngine);
+    hash_only.set_back(std::make_shared<CountingBack>());
+  }
+  for (int i = 0; i < 30; ++i) {
+    Loop loop(kConfig, &face, 2);
+    loop.set_back(std::make_shared<CountingBack>());
+    for (int j = 0; j < i; ++j) CHECK(submit(loop, 5, 50) > 0);
+    std::thread other([&] { loop.close(); });
+    loop.close();
+    other.join();
+    CHECK(submit(loop, 1, 1) == kRejectClosed);
+    loop.set_back(nullptr);
+    CHECK(loop.wait_idle(60000));
+    Events events;
+    size_t ends = 0;
+    while (loop.wait_events(60000, events)) ends += events.ends.size();
+    CHECK(ends == static_cast<size_t>(i));
+  }
+}
+
+void forked_child_is_closed() {
+#if !defined(__SANITIZE_THREAD__)  // TSan does not follow threads started after fork
+  CountingEngine engine;
+  const LoopEngine face = engine.face();
+  auto loop = std::make_unique<Loop>(kConfig, &face, 2);
+  loop->set_back(std::make_shared<CountingBack>());
+  const pid_t child = fork();
+  CHECK(child >= 0);
+  if (child == 0) {
+    Events events;
+    CHECK(submit(*loop, 1, 1) == kRejectClosed && !loop->cancel(1) && !loop->wait_events(1000, events));
+    loop->set_back(nullptr);
+    loop->stats();
+    loop->close();
+    loop.reset();
+    Loop fresh(kConfig, &face, 2);
+    CHECK(submit(fresh, 3, 3) == 1);
+    wait_until([&] { return fresh.wait_idle(1000); });
+    fresh.close();
+    _exit(0);
+  }
+  int status = 0;
+  CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+#endif
+}
+
+}  // namespace
+
+int main() {
+  storm();
+  yields();
+  draining();
+  closing();
+  forked_child_is_closed();
+  return 0;
+}

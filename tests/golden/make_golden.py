@@ -1,0 +1,88 @@
+"""Makes tests/golden/golden.npz: greedy tokens and logits of transformers' LlamaForCausalLM on dummy weights.
+
+    make test-torch        makes them again and compares
+    PYTHONPATH=src:tests python tests/golden/make_golden.py [FILE]
+
+Of each model: a prompt of 33 tokens, 40 greedy tokens after it, and the logits each came from: of the small model
+all, of the presets those of sampled ids, and all of the first token.
+"""
+
+import sys
+
+import numpy as np
+import torch
+from engine_driver import GOLDEN, SMALL
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from wattwork.engines import PRESETS
+from wattwork.engines.weights import each_tensor, tensors
+
+PROMPT, GENERATED, SAMPLED = 33, 40, 384
+MARGIN = 1e-3  # between the two largest logits: twenty times what engines may differ, so that tokens must be equal
+
+
+def llama(config, weights):
+    c = config
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=c.vocab,
+            hidden_size=c.hidden,
+            intermediate_size=c.ffn,
+            num_hidden_layers=c.layers,
+            num_attention_heads=c.heads,
+            num_key_value_heads=c.kv_heads,
+            head_dim=c.head_dim,
+            max_position_embeddings=c.context,
+            rms_norm_eps=c.norm_eps,
+            rope_parameters={"rope_type": "default", "rope_theta": c.rope_theta},
+            tie_word_embeddings=c.tied,
+            attn_implementation="eager",
+        )
+    )
+    names, state = [t.name for t in tensors(c)], {}
+    each_tensor(c, weights, lambda i, values: state.__setitem__(names[i], torch.from_numpy(values)))
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert not unexpected
+    assert missing == (["lm_head.weight"] if c.tied else [])
+    model.tie_weights()
+    return model.eval()
+
+
+@torch.no_grad()
+def golden(config, seed):
+    """prompt, tokens and the logits [GENERATED, V] they came from; teacher-forced in one pass at the end."""
+    model = llama(config, f"dummy:{seed}")
+    prompt = np.random.default_rng(seed).integers(0, config.vocab, PROMPT)
+    ids = torch.from_numpy(prompt)[None]
+    for _ in range(GENERATED):
+        ids = torch.cat([ids, model(ids).logits[:, -1:].argmax(-1)], dim=1)
+    logits = model(ids[:, :-1]).logits[0, PROMPT - 1 :].numpy()
+    tokens = ids[0, PROMPT:].numpy()
+    assert (logits.argmax(-1) == tokens).all()
+    top = np.sort(logits, axis=-1)
+    margin = (top[:, -1] - top[:, -2]).min()
+    assert margin > MARGIN, f"{config.name} with seed {seed}: margin {margin}; take another seed"
+    return prompt, tokens, logits
+
+
+def make(path):
+    arrays = {}
+    for config, seed in ((SMALL, 3), (PRESETS["tiny-15m"], 0), (PRESETS["smol-135m"], 0)):
+        prompt, tokens, logits = golden(config, seed)
+        rng = np.random.default_rng(seed + 1)
+        few = config.vocab > 1000
+        ids = np.sort(rng.choice(config.vocab, SAMPLED, replace=False)) if few else np.arange(config.vocab)
+        arrays |= {
+            f"{config.name}/seed": np.array(seed),
+            f"{config.name}/prompt": prompt.astype(np.int32),
+            f"{config.name}/tokens": tokens.astype(np.int32),
+            f"{config.name}/ids": ids.astype(np.int32),
+            f"{config.name}/logits": logits[:, ids],
+            f"{config.name}/first": logits[0],
+        }
+        print(config.name, "tokens", len(set(tokens.tolist())), "distinct")
+    np.savez_compressed(path, **arrays)
+
+
+if __name__ == "__main__":
+    make(sys.argv[1] if len(sys.argv) > 1 else GOLDEN)
