@@ -4,9 +4,8 @@ import threading
 from dataclasses import replace
 from typing import NamedTuple
 
-from wattwork import _search_numpy
 from wattwork._native import core
-from wattwork.search import NONCES, UNLIMITED, Rect, Stop, choose_isa, on_main_thread
+from wattwork.search import NONCES, UNLIMITED, Rect, Stop, choose_isa, core_threads, on_main_thread
 from wattwork.work import Work
 
 
@@ -38,12 +37,13 @@ class Job:
     def run(self, stop: Stop, threads: int | None = None) -> None:
         """Searches until `stop` is set, or Ctrl-C; goes on from there when called again: no pair skipped or repeated.
 
-        `threads` None: the CPUs this process may use.
+        `threads` None: the CPUs this process may use ("numpy" works on one). Raises InvalidInput for one below 1.
         """
+        n_threads = core_threads(threads)
         if self.native is None:
             self._python.run(stop)
         else:
-            self.native.run(stop.address, threads or 0, on_main_thread())
+            self.native.run(stop.address, n_threads, on_main_thread())
 
     @property
     def units(self) -> int:
@@ -68,6 +68,8 @@ class _PythonJob:
         self._hits: list[tuple[int, int, int, bytes]] = []
 
     def run(self, stop: Stop) -> None:
+        from wattwork import _search_numpy
+
         while not stop.is_set:
             seconds, rect = self._take()
             work = self._work
