@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from importlib import resources
 from pathlib import Path
 
@@ -133,8 +135,21 @@ def test_help_and_version():
     assert wattwork("--version").stdout.startswith("wattwork 0.")
 
 
-def test_a_closed_pipe_is_no_error():
-    shell = f"{sys.executable} -m wattwork devices | true; exit ${{PIPESTATUS[0]}}"
+@pytest.mark.parametrize("command", ["devices", "compare --seconds 0.1 --json -"])
+def test_a_reader_that_leaves_gets_no_traceback(command):
+    shell = f"{sys.executable} -m wattwork {command} | true; exit ${{PIPESTATUS[0]}}"
     run = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
-    assert run.returncode == 0
-    assert "Traceback" not in run.stderr
+    assert run.returncode in (0, 1)
+    assert run.stderr == ""
+
+
+@pytest.mark.parametrize("after_s", [0.5, 2.0])
+def test_ctrl_c_ends_it_at_once_and_quietly(after_s):
+    run = subprocess.Popen(
+        [sys.executable, "-m", "wattwork", "compare"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    time.sleep(after_s)
+    run.send_signal(signal.SIGINT)
+    out, err = run.communicate(timeout=30)
+    assert run.returncode == 130
+    assert (out, err) == (b"", b"wattwork: interrupted.\n")

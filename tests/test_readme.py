@@ -14,7 +14,7 @@ def test_its_screen_of_python_runs_and_prints_what_it_says():
     first, tokens, phase = run.stdout.splitlines()
     assert first.startswith("[2083236893] ")
     assert len(eval(tokens)) == 8
-    assert "hashes" in phase
+    assert phase.split()[2] in ("counter", "estimated")
 
 
 def test_the_commands_it_names_exist():
