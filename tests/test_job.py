@@ -8,7 +8,7 @@ import pytest
 from headers import GENESIS, oracle, sha256d
 
 from wattwork.errors import UnsupportedISA
-from wattwork.job import Job
+from wattwork.job import STRETCH, Job
 from wattwork.search import NONCES, Rect, Stop, isas, search
 from wattwork.work import Work
 
@@ -64,17 +64,22 @@ def test_tested_and_given_back_are_a_partition(isa):
     assert sorted((hit.nonce, hit.hash) for hit in job.take_hits()) == [(hit.nonce, hit.hash) for hit in again]
 
 
-@per_isa
+@pytest.mark.core
+@pytest.mark.parametrize("isa", [isa for isa in isas() if isa != "numpy"])
 def test_rows_follow_one_another_then_the_time_moves_on(isa):
     job = Job(WORK, isa=isa)
-    tile = job.native.take if job.native else lambda: _take_python(job)
-    versions = [tile() for _ in range(9)]
-    assert versions == [(WORK.time + i // 4, (0, NONCES, i % 4, 1)) for i in range(9)]
+    rows = [job.native.take() for _ in range(9)]
+    assert rows == [(WORK.time + i // 4, (0, NONCES, i % 4, 1)) for i in range(9)]
 
 
-def _take_python(job):
-    seconds, rect = job._python._take()
-    return job.work.time + seconds, rect
+def test_stretches_tile_rows_then_the_time_moves_on_numpy():
+    job = Job(WORK, isa="numpy")._python
+    in_a_row = NONCES // STRETCH
+    for n in (0, 1, in_a_row - 1, in_a_row, 4 * in_a_row - 1, 4 * in_a_row, 9 * in_a_row + 5):
+        job._next = n
+        row, place = divmod(n, in_a_row)
+        assert job._take() == (row // 4, (place * STRETCH, STRETCH, row % 4, 1))
+    assert NONCES % STRETCH == 0
 
 
 @per_isa

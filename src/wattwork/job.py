@@ -8,6 +8,8 @@ from wattwork._native import core
 from wattwork.search import NONCES, UNLIMITED, Rect, Stop, choose_isa, core_threads, on_main_thread
 from wattwork.work import Work
 
+STRETCH = 2**16  # nonces the Python job takes at a time: 0.1 s
+
 
 class JobHit(NamedTuple):
     """A hit of a job, whose header time may have moved on.
@@ -63,7 +65,7 @@ class _PythonJob:
         self.units = 0
         self._work = work
         self._lock = threading.Lock()
-        self._row = 0  # the next fresh row, counted over all header times
+        self._next = 0  # the next fresh stretch, counted over all versions and header times
         self._given_back: list[tuple[int, Rect]] = []  # (seconds past the header's time, rectangle)
         self._hits: list[tuple[int, int, int, bytes]] = []
 
@@ -75,33 +77,26 @@ class _PythonJob:
             work = self._work
             time = (work.time + seconds) % 2**32
             moved = replace(work, header=work.header_with(nonce=work.nonce, time=time))
-            done = 0
-
-            def progress(pairs: int) -> None:
-                nonlocal done
-                done += pairs
-                with self._lock:
-                    self.units += pairs
-
+            hits: list[tuple[int, int, bytes]] = []
+            remaining: list[tuple[int, int, int, int]] = [rect]
+            hashes = 0
             try:
-                hits, remaining, _ = _search_numpy.search(moved, rect, stop, UNLIMITED, progress)
-            except BaseException:
-                # Ctrl-C: the hits of this stretch are lost with the stack, so it is searched again.
+                hits, remaining, hashes = _search_numpy.search(moved, rect, stop, UNLIMITED)
+            finally:  # Ctrl-C: all of this stretch remains
                 with self._lock:
-                    self.units -= done
-                    self._given_back.append((seconds, rect))
-                raise
-            with self._lock:
-                self._given_back += [(seconds, Rect._make(r)) for r in reversed(remaining)]
-                self._hits += [(nonce, version, time, digest) for nonce, version, digest in hits]
+                    self.units += hashes
+                    self._given_back += [(seconds, Rect._make(r)) for r in reversed(remaining)]
+                    self._hits += [(nonce, version, time, digest) for nonce, version, digest in hits]
 
     def _take(self) -> tuple[int, Rect]:
+        """The next stretch, as seconds past the header's time and nonces of one version: what was given back first."""
         with self._lock:
             if self._given_back:
                 return self._given_back.pop()
-            seconds, number = divmod(self._row, self._work.versions)
-            self._row += 1
-            return seconds, Rect(0, NONCES, number, 1)
+            seconds, stretch = divmod(self._next, self._work.versions * (NONCES // STRETCH))
+            number, first = divmod(stretch, NONCES // STRETCH)
+            self._next += 1
+            return seconds, Rect(first * STRETCH, STRETCH, number, 1)
 
     def take_hits(self) -> list[tuple[int, int, int, bytes]]:
         with self._lock:
