@@ -117,7 +117,7 @@ class Scheduler:
         if _native.HAVE_CORE and job is not None:
             native = getattr(job, "native", None)
             if not isinstance(native, _native.core.Back):
-                raise InvalidInput(f"the back is a {type(job).__name__}; give a wattwork.Job or None.")
+                raise InvalidInput("The back must be a wattwork.Job of a native instruction set, or None.")
             self._loop.set_back(native)
         else:
             self._loop.set_back(job)
