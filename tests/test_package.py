@@ -2,8 +2,10 @@
 
 import importlib
 import importlib.metadata
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,13 +22,17 @@ def test_version_is_the_distribution_s():
 
 
 def test_every_public_name_is_there_and_listed():
+    stub = Path(wattwork.__file__).with_suffix(".pyi").read_text()
+    assert sorted(wattwork.__all__) == sorted(wattwork._HOME) == sorted(re.findall(r"(\w+) as \1", stub))
     assert set(wattwork.__all__) <= set(dir(wattwork))
     for name in wattwork.__all__:
         assert getattr(wattwork, name) is not None
 
 
 def test_import_loads_nothing_heavy():
-    loaded = fresh("import sys, wattwork, wattwork.cli; print([m for m in ('numpy', 'rich', 'asyncio') if m in sys.modules])")
+    loaded = fresh(
+        "import sys, wattwork, wattwork.cli; print([m for m in ('numpy', 'rich', 'asyncio') if m in sys.modules])"
+    )
     assert loaded == "[]"
 
 

@@ -38,7 +38,36 @@ _HOME = {
     "search": "search",
 }
 
-__all__ = sorted(_HOME)
+__all__ = [
+    "PRESETS",
+    "Device",
+    "Energy",
+    "Handle",
+    "Hit",
+    "InvalidInput",
+    "Job",
+    "Meter",
+    "MeterError",
+    "ModelConfig",
+    "PhaseResult",
+    "QueueFull",
+    "Report",
+    "RequestFailed",
+    "Scheduler",
+    "SchedulerConfig",
+    "SearchResult",
+    "StepEngine",
+    "Stop",
+    "Switch",
+    "Trace",
+    "UnsupportedISA",
+    "WattworkError",
+    "Work",
+    "compare",
+    "isas",
+    "make_engine",
+    "search",
+]
 
 
 def __getattr__(name: str) -> Any:

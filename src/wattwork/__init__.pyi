@@ -1,12 +1,29 @@
 from wattwork.device import Device as Device
-from wattwork.engines import ModelConfig as ModelConfig, PRESETS as PRESETS, StepEngine as StepEngine, make_engine as make_engine
-from wattwork.errors import InvalidInput as InvalidInput, MeterError as MeterError, QueueFull as QueueFull, RequestFailed as RequestFailed, UnsupportedISA as UnsupportedISA, WattworkError as WattworkError
+from wattwork.engines import PRESETS as PRESETS
+from wattwork.engines import ModelConfig as ModelConfig
+from wattwork.engines import StepEngine as StepEngine
+from wattwork.engines import make_engine as make_engine
+from wattwork.errors import InvalidInput as InvalidInput
+from wattwork.errors import MeterError as MeterError
+from wattwork.errors import QueueFull as QueueFull
+from wattwork.errors import RequestFailed as RequestFailed
+from wattwork.errors import UnsupportedISA as UnsupportedISA
+from wattwork.errors import WattworkError as WattworkError
 from wattwork.job import Job as Job
 from wattwork.measure import compare as compare
-from wattwork.meters import Energy as Energy, Meter as Meter
-from wattwork.report import PhaseResult as PhaseResult, Report as Report, Switch as Switch
-from wattwork.scheduler import Handle as Handle, Scheduler as Scheduler, SchedulerConfig as SchedulerConfig
-from wattwork.search import Hit as Hit, SearchResult as SearchResult, Stop as Stop, isas as isas, search as search
+from wattwork.meters import Energy as Energy
+from wattwork.meters import Meter as Meter
+from wattwork.report import PhaseResult as PhaseResult
+from wattwork.report import Report as Report
+from wattwork.report import Switch as Switch
+from wattwork.scheduler import Handle as Handle
+from wattwork.scheduler import Scheduler as Scheduler
+from wattwork.scheduler import SchedulerConfig as SchedulerConfig
+from wattwork.search import Hit as Hit
+from wattwork.search import SearchResult as SearchResult
+from wattwork.search import Stop as Stop
+from wattwork.search import isas as isas
+from wattwork.search import search as search
 from wattwork.trace import Trace as Trace
 from wattwork.work import Work as Work
 

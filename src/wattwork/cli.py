@@ -54,7 +54,9 @@ def _parser() -> argparse.ArgumentParser:
         "the same trace with hashing behind it; then shows work per second, watts and latency of each, and what the "
         "switches cost.",
     )
-    compare.add_argument("device", nargs="?", default=defaults.DEVICE, metavar="DEVICE", help="what to measure (default: %(default)s)")
+    compare.add_argument(
+        "device", nargs="?", default=defaults.DEVICE, metavar="DEVICE", help="what to measure (default: %(default)s)"
+    )
     option = compare.add_argument
     shown = "(default: %(default)g)"
     option("--seconds", type=float, metavar="N", default=defaults.SECONDS, help=f"length of each window {shown}")

@@ -35,9 +35,9 @@ KV_BUDGET_BYTES = 1 << 30
 class Device:
     """One device: idle, hashing, inferring, or both with inference in front.
 
-    `name`: one of DEVICES. `threads`: workers, for hashing and inference alike (default: the CPUs this process may use;
-    an engine made with fewer uses fewer). `meter`: where the joules come from (default `Meter("auto")`). Use it as a context manager, or
-    `close()` it.
+    `name`: one of DEVICES. `threads`: workers, for hashing and inference alike (default: the CPUs this process may
+    use; an engine made with fewer uses fewer). `meter`: where the joules come from (default `Meter("auto")`). Use it as
+    a context manager, or `close()` it.
     """
 
     kind = "cpu"

@@ -61,7 +61,7 @@ def print_devices(console: Console) -> None:
 
 def notes(report: Report) -> list[str]:
     """What must be said beside the figures."""
-    return [note for note in (*_slow_path(report), *_power(report), *_trace(report), *_asic(report), *_proof(report))]
+    return [*_slow_path(report), *_power(report), *_trace(report), *_asic(report), *_proof(report)]
 
 
 def si(value: float | None, unit: str) -> str:
@@ -167,7 +167,7 @@ def _power(report: Report) -> list[str]:
     power = phase and phase.power
     if not power or not phase:
         return []
-    said = f"Watts, {_SOURCES[power.source]}: {power.detail}."
+    said = f"Watts: {power.detail}."
     if power.ci95_j and power.watts and phase.seconds:
         low, high = (joules / phase.seconds for joules in power.ci95_j)
         said += f" The 95 % interval of the {label(phase)} window is {_three(low)} to {_three(high)} W."

@@ -72,7 +72,7 @@ class EstimateSource:
             "the interval is the range of these guesses"
         )
         if self.reason:
-            detail += f"; why: {self.reason}"
+            detail += f"; why: {self.reason.rstrip('.')}"
         interval = (low_w * seconds, high_w * seconds)
         return Energy(watts * seconds, watts, interval, seconds, self.kind, None, None, detail)
 
