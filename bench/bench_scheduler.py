@@ -48,11 +48,6 @@ def step_us(running, queued=0, repeats=15, steps=60):
     return statistics.median(times), min(times)
 
 
-def test_decode_step(benchmark):
-    machine = steady(1024)
-    benchmark.pedantic(machine.run_steps, args=(0, 10, 1, 7), rounds=20)
-
-
 if __name__ == "__main__":
     print("running   queued   us/step (median, least)")
     for running, queued in ((16, 0), (256, 0), (1024, 0), (1024, 1_000_000), (4096, 0)):

@@ -6,7 +6,6 @@ held while the engine or the back works.
 
 from __future__ import annotations
 
-import importlib
 import threading
 import time
 from collections import deque
@@ -18,6 +17,7 @@ from wattwork.engines.base import Out, StepEngine
 from wattwork.errors import WattworkError
 from wattwork.scheduler.config import Sampling, SchedulerConfig
 from wattwork.scheduler.twin import Events, Reject, SchedulerTwin, to_batch
+from wattwork.search import Stop
 
 
 class FallbackLoop:
@@ -37,7 +37,7 @@ class FallbackLoop:
         self._hashing: Any = None  # the back that runs now
         self._hashing_since_ns = self._back_busy_ns = self._yields = 0
         self._yield_times_ns: deque[int] = deque(maxlen=1024)
-        self._stop: Any = None
+        self._stop = Stop()
         self._raised_ns = 0  # when the stop was first set since it was cleared; 0: it was not
         self._back_error = ""
 
@@ -70,8 +70,6 @@ class FallbackLoop:
             old, self._back = self._back, back
             if old is back:
                 return
-            if self._stop is None:
-                self._stop = importlib.import_module("wattwork.search").Stop()
             self._raise_stop()
             if back is not None:
                 self._start()
@@ -121,9 +119,8 @@ class FallbackLoop:
         self._work.notify()
 
     def _raise_stop(self) -> None:
-        if self._stop is not None:
-            self._raised_ns = self._raised_ns or time.monotonic_ns()
-            self._stop.set()
+        self._raised_ns = self._raised_ns or time.monotonic_ns()
+        self._stop.set()
 
     def _tell(self) -> None:
         if any(self._core.events):

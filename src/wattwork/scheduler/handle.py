@@ -78,8 +78,8 @@ class Handle:
     @property
     def timing(self) -> Timing:
         """Its times so far, in seconds of `time.monotonic()`."""
-        with self._ledger.lock:
-            times, end = tuple(t / 1e9 for t in self._times_ns), self._end
+        end, times_ns = self._end, self._times_ns.copy()
+        times = tuple(t / 1e9 for t in times_ns)
         submitted_ns = end[4] if end else self._submitted_ns
         return Timing(submitted_ns / 1e9, times, end[6] / 1e9 if end else None)
 

@@ -73,6 +73,8 @@ class Scheduler:
         if engine is not None:
             config.check_fits(engine.caps)
         self.config = config
+        # Where the engine says so; one prompt it cannot read would fail the whole batch it is in.
+        self._vocab: int = getattr(getattr(engine, "config", None), "vocab", 2**31)
         self._back: Any = None
         self._pid = os.getpid()
         self._ledger = Ledger()
@@ -96,7 +98,7 @@ class Scheduler:
         or draining, InvalidInput if the request is malformed or could never fit, WattworkError if closed.
         """
         self._check_process()
-        prompt = _as_prompt(tokens)
+        prompt = _as_prompt(tokens, self._vocab)
         if not 1 <= max_tokens < 2**31:
             raise InvalidInput(f"max_tokens is {max_tokens}; give a whole number from 1 to 2^31 - 1.")
         if not -1 <= stop_token_id < 2**31:
@@ -117,7 +119,7 @@ class Scheduler:
         if _native.HAVE_CORE and job is not None:
             native = getattr(job, "native", None)
             if not isinstance(native, _native.core.Back):
-                raise InvalidInput(f"the back is a {type(job).__name__}; give a wattwork.Job or None.")
+                raise InvalidInput("The back must be a wattwork.Job of a native instruction set, or None.")
             self._loop.set_back(native)
         else:
             self._loop.set_back(job)
@@ -166,10 +168,10 @@ class Scheduler:
             raise WattworkError("This scheduler was made before the process forked; make a new one in the child.")
 
 
-def _as_prompt(tokens: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+def _as_prompt(tokens: Sequence[int] | NDArray[np.integer[Any]], vocab: int) -> NDArray[np.int32]:
     array = np.asarray(tokens)
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
         raise InvalidInput("tokens must be a sequence of at least one whole number.")
-    if int(array.min()) < 0 or int(array.max()) >= 2**31:
-        raise InvalidInput("tokens must be ids from 0 to 2^31 - 1.")
+    if int(array.min()) < 0 or int(array.max()) >= vocab:
+        raise InvalidInput(f"tokens must be ids from 0 to {vocab - 1}.")
     return np.ascontiguousarray(array, np.int32)
