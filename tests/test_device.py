@@ -68,7 +68,9 @@ def test_every_switch_states_both_times(device, engine, job):
             assert switch.first_unit_s is None or switch.first_unit_s >= switch.command_s
 
 
-def test_the_back_stands_still_once_switched_off(device, job):
+@pytest.mark.parametrize("isa", ww.isas())
+def test_the_back_stands_still_once_switched_off(device, job, isa):
+    job = ww.Job(job.work, isa)
     device.bind(job)
     device.switch("hash")
     device.switch("idle")

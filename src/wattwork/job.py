@@ -4,7 +4,7 @@ import threading
 from dataclasses import replace
 from typing import NamedTuple
 
-from wattwork._native import core
+from wattwork._native import HAVE_CORE, core
 from wattwork.search import NONCES, UNLIMITED, Rect, Stop, choose_isa, core_threads, on_main_thread
 from wattwork.work import Work
 
@@ -26,15 +26,20 @@ class JobHit(NamedTuple):
 class Job:
     """All nonces x the mask's versions of a work, then the same with header time + 1 s, and so on without end.
 
-    `native` is the core's own object, which a native scheduler takes as its back; None with isa "numpy".
+    `native` is the core's own object, which a native scheduler takes as its back; None where there is no core.
     """
 
     def __init__(self, work: Work, isa: str | None = None) -> None:
         self.work = work
         self.isa = choose_isa(isa)
         target = work.target.to_bytes(32, "little")
-        self.native = None if self.isa == "numpy" else core.Job(work.header, target, work.version_mask, self.isa)
-        self._python = _PythonJob(work)
+        self._python = _PythonJob(work) if self.isa == "numpy" else None
+        self.native: core.Back | None = None
+        if self._python is None:
+            self.native = self._core = core.Job(work.header, target, work.version_mask, self.isa)
+        elif HAVE_CORE:
+            python = self._python
+            self.native = core.PythonBack(lambda address: python.run(Stop.at(address)), lambda: python.units)
 
     def run(self, stop: Stop, threads: int | None = None) -> None:
         """Searches until `stop` is set, or Ctrl-C; goes on from there when called again: no pair skipped or repeated.
@@ -42,19 +47,19 @@ class Job:
         `threads` None: the CPUs this process may use ("numpy" works on one). Raises InvalidInput for one below 1.
         """
         n_threads = core_threads(threads)
-        if self.native is None:
+        if self._python is not None:
             self._python.run(stop)
         else:
-            self.native.run(stop.address, n_threads, on_main_thread())
+            self._core.run(stop.address, n_threads, on_main_thread())
 
     @property
     def units(self) -> int:
         """Pairs (hashes) done so far; may be read from any thread while `run` works."""
-        return self._python.units if self.native is None else self.native.units
+        return self._core.units if self._python is None else self._python.units
 
     def take_hits(self) -> tuple[JobHit, ...]:
         """The hits found since the last call."""
-        raw = self._python.take_hits() if self.native is None else self.native.take_hits()
+        raw = self._core.take_hits() if self._python is None else self._python.take_hits()
         return tuple(map(JobHit._make, raw))
 
 

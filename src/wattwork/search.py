@@ -58,6 +58,13 @@ class Stop:
     def __init__(self) -> None:
         self._word = ctypes.c_uint32(0)
 
+    @classmethod
+    def at(cls, address: int) -> "Stop":
+        """The word that lies there already; its owner keeps it alive."""
+        stop = cls.__new__(cls)
+        stop._word = ctypes.c_uint32.from_address(address)
+        return stop
+
     def set(self) -> None:
         self._word.value = 1
 
