@@ -21,6 +21,7 @@ inline __attribute__((always_inline)) V fma(V a, V b, V c) { return _mm512_fmadd
 }  // namespace
 
 extern const Kernels kernels_avx512;
-const Kernels kernels_avx512 = {"avx512", kRows, gemm, store_tile, add_tile, silu_mul, argmax, rmsnorm, rope, attention};
+const Kernels kernels_avx512 = {"avx512", kRows,  gemm,    store_tile, add_tile,
+                                silu_mul, argmax, rmsnorm, rope,       attention};
 
 }  // namespace ww::decoder
