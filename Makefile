@@ -11,7 +11,7 @@ NATIVE_SOURCES := $(shell find csrc kernels -type f 2>/dev/null) CMakeLists.txt
 PYTHON_SOURCES := $(shell find src -type f -not -name '*.pyc') pyproject.toml
 INSTALLED := $(STAMPS)/installed
 
-.PHONY: help run test test-long test-torch test-pure lint sanitize bench clean install
+.PHONY: help run test test-long test-torch test-pure lint sanitize bench bench-decoder clean install
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -31,6 +31,10 @@ test-long: $(INSTALLED)
 test-pure: $(STAMPS)/pure
 	WATTWORK_FALLBACK=1 $(VENV)/pure/bin/python -m pytest -m "not long"
 
+# make test-torch   golden logits made again by transformers, in an environment of its own (5 GB)
+test-torch: $(STAMPS)/torch
+	PYTHONPATH=src:tests $(VENV)/torch/bin/python tests/golden/make_golden.py --check
+
 # make lint    ruff and mypy --strict
 lint: $(STAMPS)/tools
 	$(BIN)/ruff check .
@@ -44,6 +48,10 @@ sanitize: $(STAMPS)/tools
 
 bench: $(INSTALLED)
 	$(BIN)/python -m pytest bench --benchmark-only
+
+# make bench-decoder   the CPU decoder beside ONNX Runtime, in an environment of its own
+bench-decoder: $(STAMPS)/bench
+	$(VENV)/bench/bin/python bench/bench_decoder.py
 
 clean:
 	rm -rf build $(VENV)
@@ -70,4 +78,18 @@ $(STAMPS)/pure: $(STAMPS)/tools $(PYTHON_SOURCES)
 	$(VENV)/pure/bin/python -m pip install -qq --upgrade 'pip>=25.1'
 	$(VENV)/pure/bin/python -m pip install -qq --group test --group build 'numpy>=1.26' 'rich>=13'
 	WATTWORK_PURE=1 $(VENV)/pure/bin/python -m pip install -qq --no-build-isolation --no-deps --force-reinstall .
+	touch $@
+
+$(STAMPS)/torch: $(STAMPS)/venv pyproject.toml
+	test -d $(VENV)/torch || $(PYTHON) -m venv $(VENV)/torch
+	$(VENV)/torch/bin/python -m pip install -qq --upgrade 'pip>=25.1'
+	$(VENV)/torch/bin/python -m pip install -qq --group torch 'numpy>=1.26'
+	touch $@
+
+$(STAMPS)/bench: $(INSTALLED)
+	test -d $(VENV)/bench || $(PYTHON) -m venv $(VENV)/bench
+	$(VENV)/bench/bin/python -m pip install -qq --upgrade 'pip>=25.1'
+	$(VENV)/bench/bin/python -m pip install -qq --group bench --group build 'numpy>=1.26' 'rich>=13'
+	PATH="$(abspath $(VENV)/bench/bin):$$PATH" WATTWORK_REQUIRE_NATIVE=1 $(VENV)/bench/bin/python -m pip install -qq \
+	    --no-build-isolation --no-deps --force-reinstall .
 	touch $@

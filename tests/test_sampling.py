@@ -59,7 +59,7 @@ def test_repetition_penalty_divides_the_positive_and_multiplies_the_negative():
     batch=st.lists(
         st.tuples(
             st.floats(0, 3, width=32),
-            st.floats(0.01, 1, width=32),
+            st.floats(2**-6, 1, width=32),
             st.floats(0.5, 2, width=32),
             st.integers(0, 300),
             st.integers(0, 2**64 - 1),

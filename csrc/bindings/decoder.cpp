@@ -34,7 +34,8 @@ std::unique_ptr<Decoder> make(const py::object& config, const std::string& isa, 
 
 void set_tensor(Decoder& d, int index, const Array<float>& values) {
   const auto& tensors = d.weights().tensors();
-  if (index < 0 || static_cast<size_t>(index) >= tensors.size()) throw std::invalid_argument("there is no such tensor.");
+  if (index < 0 || static_cast<size_t>(index) >= tensors.size())
+    throw std::invalid_argument("there is no such tensor.");
   const auto& t = tensors[static_cast<size_t>(index)];
   if (values.size() != static_cast<py::ssize_t>(t.rows) * t.columns)
     throw std::invalid_argument("the tensor's size is not the model's.");
@@ -52,7 +53,8 @@ void step(Decoder& d, const Array<int32_t>& tokens, const Array<int32_t>& q_star
           const std::optional<py::array>& sampling, Array<int32_t>& next_token,
           std::optional<Array<float>>& logits) {
   const py::ssize_t seqs = ctx_len.size();
-  need(tokens.ndim() == 1 && slot_map.ndim() == 1 && tokens.size() == slot_map.size(), "tokens and slot_map must be of shape [T].");
+  need(tokens.ndim() == 1 && slot_map.ndim() == 1 && tokens.size() == slot_map.size(),
+       "tokens and slot_map must be of shape [T].");
   need(q_start.ndim() == 1 && q_start.size() == seqs + 1, "q_start must be of shape [B + 1].");
   need(ctx_len.ndim() == 1 && want_logits.ndim() == 1 && want_logits.size() == seqs,
        "ctx_len and want_logits must be of shape [B].");

@@ -16,7 +16,7 @@ constexpr int kTasksPerThread = 4;
 
 size_t at(int row, int ld) { return static_cast<size_t>(row) * static_cast<size_t>(ld); }
 
-int head_groups(int n_panels, int group) { return (n_panels + group - 1) / group; }
+int ceil_div(int n, int by) { return (n + by - 1) / by; }
 
 }  // namespace
 
@@ -44,13 +44,13 @@ void Slice::run() {
 // ---- how work is split ------------------------------------------------------------------------------------------
 template <class F>
 void Slice::tiles(int rows, int n_panels, int k, F&& f) {
-  const int n_tiles = (rows + k_.max_rows - 1) / k_.max_rows;
-  const int row_blocks = (n_tiles + kTilesPerTask - 1) / kTilesPerTask;
+  const int n_tiles = ceil_div(rows, k_.max_rows);
+  const int row_blocks = ceil_div(n_tiles, kTilesPerTask);
   const size_t panel_bytes = static_cast<size_t>(k) * kPanel * sizeof(float);
   const int fits = static_cast<int>(kCacheBytes / panel_bytes);
   const int balanced = n_panels * row_blocks / (kTasksPerThread * team_.size());
   const int group = std::max(1, std::min(fits, balanced));
-  team_.run(head_groups(n_panels, group) * row_blocks, [&](int i) {
+  team_.run(ceil_div(n_panels, group) * row_blocks, [&](int i) {
     const int g = i / row_blocks, block = i % row_blocks;
     for (int t = block * n_tiles / row_blocks; t < (block + 1) * n_tiles / row_blocks; ++t) {
       const int r0 = static_cast<int>(static_cast<int64_t>(t) * rows / n_tiles);
@@ -63,7 +63,7 @@ void Slice::tiles(int rows, int n_panels, int k, F&& f) {
 template <class F>
 void Slice::for_rows(int rows, F&& f) {
   constexpr int kRowsPerTask = 16;  // fewer are not worth waking a thread
-  team_.run((rows + kRowsPerTask - 1) / kRowsPerTask, [&](int i) {
+  team_.run(ceil_div(rows, kRowsPerTask), [&](int i) {
     for (int r = i * kRowsPerTask; r < std::min((i + 1) * kRowsPerTask, rows); ++r) f(r);
   });
 }
@@ -102,7 +102,7 @@ void Slice::attention_block(int layer) {
   norm(w.attn_norm);
   multiply(d_.normed_.data(), d_.ld_hidden_, n_, w.qkv, c_.hidden, qkv, d_.qkv_.data(), d_.ld_qkv_, k_.store);
   for_rows(n_, [&](int t) { store_kv(layer, t); });
-  const int per_task = n_ <= 64 ? 1 : 8, chunks = (n_ + per_task - 1) / per_task;
+  const int per_task = n_ <= 64 ? 1 : 8, chunks = ceil_div(n_, per_task);
   team_.run(chunks * c_.kv_heads, [&](int i) {
     const int t0 = i / c_.kv_heads * per_task;
     for (int t = t0; t < std::min(t0 + per_task, n_); ++t) attend(layer, t, i % c_.kv_heads);
@@ -171,7 +171,7 @@ void reduce_lanes(const float* best, const int32_t* id, float* row_best, int32_t
 
 }  // namespace
 
-const float* Slice::row_logits(int row) const {
+float* Slice::row_logits(int row) const {
   if (out_.logits) return out_.logits + at(wanted_[static_cast<size_t>(row)], c_.vocab);
   return d_.logits_.empty() ? nullptr : d_.logits_.data() + at(row, c_.vocab);
 }
@@ -196,8 +196,8 @@ void Slice::head() {
       k_.gemm(d_.last_.data() + at(r0, ld), static_cast<size_t>(ld), n, d_.weights_.head + at(p, c_.hidden) * kPanel,
               c_.hidden, c);
       for (int r = 0; r < n; ++r) {
-        if (const float* logits = row_logits(r0 + r))
-          std::copy(c + r * kPanel, c + r * kPanel + columns, const_cast<float*>(logits) + p * kPanel);
+        if (float* logits = row_logits(r0 + r))
+          std::copy(c + r * kPanel, c + r * kPanel + columns, logits + p * kPanel);
         std::fill(c + r * kPanel + columns, c + (r + 1) * kPanel, minus_infinity);
       }
       k_.argmax(c, n, p * kPanel, best, id);

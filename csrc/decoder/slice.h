@@ -25,7 +25,7 @@ class Slice {
   void ffn_block(int layer);
   void head();
   void choose(const float* logits, int row);
-  const float* row_logits(int row) const;
+  float* row_logits(int row) const;  // nullptr where nobody asks for them
 
   // Calls f(first_row, rows, first_panel, end_panel, group) for tiles that make up rows x panels; one task, hence
   // one thread, has one group of panels, small enough for its second-level cache, and a few tiles of rows.

@@ -7,7 +7,9 @@
 namespace ww::decoder {
 namespace {
 
-std::string of_sequence(int b, const std::string& sentence) { return "sequence " + std::to_string(b) + ": " + sentence; }
+std::string of_sequence(int b, const std::string& sentence) {
+  return "sequence " + std::to_string(b) + ": " + sentence;
+}
 
 bool valid(const ww_sampling& s) {
   return s.temperature >= 0 && std::isfinite(s.temperature) && s.top_p > 0 && s.top_p <= 1 && s.top_k >= 0 &&

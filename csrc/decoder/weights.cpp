@@ -14,8 +14,6 @@
 namespace ww::decoder {
 namespace {
 
-constexpr int kAlign = 16;  // floats: a cache line
-
 void check(const Config& c) {
   const auto refuse = [](const char* sentence) { throw std::invalid_argument(sentence); };
   for (int n : {c.layers, c.hidden, c.heads, c.kv_heads, c.head_dim, c.ffn, c.vocab, c.context})
@@ -101,7 +99,7 @@ Weights::Weights(const Config& c) {
   const size_t norm = static_cast<size_t>(round_up(h, kPanel));
   const size_t layer = 2 * norm + matrix_floats(q + 2 * kv, h) + matrix_floats(h, q) +
                        2 * matrix_floats(c.ffn, h) + matrix_floats(h, c.ffn);
-  memory_ = Region(matrix_floats(c.vocab, h) * (c.tied ? 1 : 2) + norm + static_cast<size_t>(c.layers) * layer + kAlign);
+  memory_ = Region(matrix_floats(c.vocab, h) * (c.tied ? 1 : 2) + norm + static_cast<size_t>(c.layers) * layer);
 
   const auto add_matrix = [&](int rows, int columns, float* base, int first_row, int interleaved) {
     const size_t panel = static_cast<size_t>(columns) * kPanel;
@@ -142,7 +140,8 @@ void Weights::set(int index, const float* values, int threads) {
   Team team(threads);
   team.run(panels(t.rows), [&](int i) {
     const int first = i * kPanel;
-    pack(t, first, std::min(kPanel, t.rows - first), values + static_cast<size_t>(first) * static_cast<size_t>(t.columns));
+    const float* rows = values + static_cast<size_t>(first) * static_cast<size_t>(t.columns);
+    pack(t, first, std::min(kPanel, t.rows - first), rows);
   });
 }
 

@@ -124,7 +124,8 @@ int main() {
   each_kernels([](void*, const char* isa) { same_bits(*find_kernels(isa)); }, nullptr);
   CHECK(find_kernels("sse9") == nullptr);
   bad_batches();
-  for (const Config& bad : {Config{1, 32, 3, 2, 16, 32, 64, 64, 1e4, true, 1e-5}, Config{1, 32, 2, 2, 8, 32, 64, 64, 1e4, true, 1e-5},
+  for (const Config& bad : {Config{1, 32, 3, 2, 16, 32, 64, 64, 1e4, true, 1e-5},
+                            Config{1, 32, 2, 2, 8, 32, 64, 64, 1e4, true, 1e-5},
                             Config{0, 32, 2, 2, 16, 32, 64, 64, 1e4, true, 1e-5}}) {
     bool refused = false;
     try {
