@@ -295,6 +295,20 @@ def test_a_counter_that_vanishes_keeps_the_other_windows(root, clock):
     assert again.joules == 0.0
 
 
+def test_a_window_begun_while_the_counter_was_away_spoils_no_other(root, clock):
+    made = zone(root, clock, joules=constant(50.0))
+    source = rapl.open_rapl(clock, helper=False)
+    (made.path / "energy_uj").unlink()
+    clock.listeners.clear()
+    lost = source.begin()
+    clock.listeners.append(made.update)
+    clock.sleep(0.01)
+    good, begin_s, end_s = window(source, clock, 1.0)
+    assert good.joules == pytest.approx(50.0 * (end_s - begin_s), rel=5e-3)
+    assert good.ci95_j[1] - good.ci95_j[0] < 1.0
+    assert source.end(lost).joules is None
+
+
 def refuse(monkeypatch, error):
     def refusing(path, *args):
         raise OSError(error, os.strerror(error), path)

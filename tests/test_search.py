@@ -317,24 +317,24 @@ def test_isas_lists_numpy_last():
 
 
 @per_isa
-def test_ctrl_c_ends_a_search(isa):
+@pytest.mark.parametrize("endless", ["search(WORK, isa={!r})", "Job(WORK, isa={!r}).run(Stop())"])
+def test_ctrl_c(isa, endless):
     code = (
         "from headers import GENESIS\n"
-        "from wattwork.search import search\n"
+        "from wattwork.job import Job\n"
+        "from wattwork.search import Stop, search\n"
         "from wattwork.work import Work\n"
-        "print('ready', flush=True)\n"
-        f"search(Work.from_header(GENESIS, target=1), isa={isa!r})\n"
+        "WORK = Work.from_header(GENESIS, target=1)\n"
+        "print('ready', flush=True)\n" + endless.format(isa)
     )
     path = os.pathsep.join([os.path.dirname(__file__), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path}
     with subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path},
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
     ) as child:
         assert child.stdout.readline() == b"ready\n"
         time.sleep(0.3)
         child.send_signal(signal.SIGINT)
-        _, error = child.communicate(timeout=20)  # the whole search takes minutes
+        _, error = child.communicate(timeout=20)  # the work itself takes minutes, or does not end
     assert b"KeyboardInterrupt" in error
     assert child.returncode in (1, -signal.SIGINT)

@@ -6,11 +6,48 @@
 namespace py = pybind11;
 
 namespace ww::bindings {
+namespace {
+
+// A back that is written in Python: `run` is called with the address of the yield flag, `units` for its count.
+class PythonBack : public Back {
+ public:
+  PythonBack(py::function run, py::function units) : run_(std::move(run)), units_(std::move(units)) {}
+  ~PythonBack() override {
+    py::gil_scoped_acquire gil;  // the loop's thread may be the last to hold it
+    run_ = units_ = py::function();
+  }
+
+  void run(Team&, const YieldFlag& yield) override {
+    if (!failed_) {
+      py::gil_scoped_acquire gil;
+      try {
+        run_(reinterpret_cast<uintptr_t>(&yield));
+      } catch (py::error_already_set& error) {
+        error.discard_as_unraisable("the back of a scheduler");
+        failed_ = true;
+      }
+    }
+    if (failed_) yield.wait(0);  // said once; it is not called again
+  }
+
+  uint64_t units() const override {
+    py::gil_scoped_acquire gil;
+    return units_().cast<uint64_t>();
+  }
+
+ private:
+  py::function run_, units_;
+  bool failed_ = false;
+};
+
+}  // namespace
 
 void bind_runtime(py::module_& m) {
   m.def("default_threads", &default_threads);
   m.def("now_ns", &now_ns);
   py::class_<Back, std::shared_ptr<Back>>(m, "Back").def_property_readonly("units", &Back::units);
+  py::class_<PythonBack, Back, std::shared_ptr<PythonBack>>(m, "PythonBack")
+      .def(py::init<py::function, py::function>(), py::arg("run"), py::arg("units"));
 }
 
 }  // namespace ww::bindings

@@ -17,7 +17,10 @@ bool always() { return true; }
 
 #if defined(__x86_64__)
 // __builtin_cpu_supports asks CPUID, and XGETBV whether the system saves the registers.
-bool has_avx512() { return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw"); }
+bool has_avx512() {  // all that the compiler was allowed to use
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma");
+}
 #endif
 
 const Kernel kKernels[] = {

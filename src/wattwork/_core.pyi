@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ def now_ns() -> int: ...
 class Back:
     @property
     def units(self) -> int: ...
+
+class PythonBack(Back):
+    def __init__(self, run: Callable[[int], None], units: Callable[[], int]) -> None: ...
 
 # ---- search
 def isa_list() -> list[str]: ...

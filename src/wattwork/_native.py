@@ -10,9 +10,8 @@ from wattwork.errors import WattworkError
 
 try:
     import wattwork._core as core
-except (
-    ModuleNotFoundError
-) as error:  # any other ImportError: a core that is there but broken, never a reason to fall back
+except ModuleNotFoundError as error:
+    # Any other ImportError is a core that is there but broken, and never a reason to fall back.
     if error.name != "wattwork._core":
         raise
     if os.environ.get("WATTWORK_REQUIRE_CORE"):

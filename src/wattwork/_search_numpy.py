@@ -5,7 +5,7 @@ the stop word is looked at before each. About 0.5 MH/s.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -96,10 +96,8 @@ def _row_hits(work: Work, version: int, first: int, end: int, stop: "Stop") -> I
         yield first, found
 
 
-def search(
-    work: Work, rect: "Rect", stop: "Stop", max_hits: int, progress: Callable[[int], None] = lambda pairs: None
-) -> tuple[list[RawHit], list[RawRect], int]:
-    """Hits, remaining rectangles and pairs tested. `progress` is called with each block's pairs."""
+def search(work: Work, rect: "Rect", stop: "Stop", max_hits: int) -> tuple[list[RawHit], list[RawRect], int]:
+    """Hits, remaining rectangles and pairs tested."""
     first, count, number, versions = rect
     end, last, at = first + count, number + versions, first
     hits: list[RawHit] = []
@@ -111,7 +109,6 @@ def search(
             # The search ends with the last hit wanted: what lies behind it is left untested.
             full = len(hits) == max_hits
             reached = wanted[-1][0] + 1 if full else block_end
-            progress(reached - at)
             hashes, at = hashes + reached - at, reached
             if full:
                 break

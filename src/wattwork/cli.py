@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from wattwork.errors import InvalidInput, WattworkError
 if TYPE_CHECKING:
     from wattwork.measure import Progress
 
-BAD_INPUT, INTERRUPTED = 2, 130
+UNREAD, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,9 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("wattwork: interrupted.", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # `wattwork ... | head`: nobody reads any more
-        sys.stderr.close()
-        return 0
+    except BrokenPipeError:  # nobody reads any more; at exit, Python must find nothing left to write
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
 
 
 def _parser() -> argparse.ArgumentParser:

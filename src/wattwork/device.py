@@ -16,6 +16,9 @@ from wattwork.report import MODES, Mode, PhaseResult, Power, Switch
 from wattwork.scheduler import Scheduler, SchedulerConfig
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from wattwork.engines import ModelConfig, StepEngine
     from wattwork.job import Job
     from wattwork.scheduler import Handle
@@ -43,8 +46,7 @@ class Device:
     kind = "cpu"
 
     def __init__(self, name: str = "cpu", *, threads: int | None = None, meter: Meter | None = None) -> None:
-        if name not in DEVICES:
-            raise InvalidInput(f"there is no device {name!r}; choose one of {', '.join(DEVICES)}.")
+        check_device(name)
         if threads is not None and threads < 1:
             raise InvalidInput(f"threads must be at least 1, not {threads}.")
         self.name = name
@@ -94,7 +96,7 @@ class Device:
         self._job, self._engine, self._trace = job, engine, trace
         return self
 
-    def submit(self, tokens: Sequence[int], *, max_tokens: int, **options: Any) -> Handle:
+    def submit(self, tokens: Sequence[int] | NDArray[np.integer[Any]], *, max_tokens: int, **options: Any) -> Handle:
         """A request for the front, as `Scheduler.submit`. InvalidInput unless the mode is infer or mixed."""
         if self._mode not in FRONT_MODES:
             raise InvalidInput(f"the device is in mode {self._mode!r}; switch('infer') or switch('mixed') first.")
@@ -247,6 +249,12 @@ class _Counts:
         result.hashes = last["hashes"]
         result.output_tokens, result.prompt_tokens = last["output_tokens"], last["prompt_tokens"]
         result.samples = self.samples
+
+
+def check_device(name: str) -> None:
+    """InvalidInput unless there is a device of that name."""
+    if name not in DEVICES:
+        raise InvalidInput(f"there is no device {name!r}; choose one of {', '.join(DEVICES)}.")
 
 
 def _scheduler_for(engine: StepEngine | None, threads: int) -> Scheduler:

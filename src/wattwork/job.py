@@ -4,10 +4,11 @@ import threading
 from dataclasses import replace
 from typing import NamedTuple
 
-from wattwork import _search_numpy
-from wattwork._native import core
-from wattwork.search import NONCES, UNLIMITED, Rect, Stop, choose_isa, on_main_thread
+from wattwork._native import HAVE_CORE, core
+from wattwork.search import NONCES, UNLIMITED, Rect, Stop, choose_isa, core_threads, on_main_thread
 from wattwork.work import Work
+
+STRETCH = 2**16  # nonces the Python job takes at a time: 0.1 s
 
 
 class JobHit(NamedTuple):
@@ -25,34 +26,40 @@ class JobHit(NamedTuple):
 class Job:
     """All nonces x the mask's versions of a work, then the same with header time + 1 s, and so on without end.
 
-    `native` is the core's own object, which a native scheduler takes as its back; None with isa "numpy".
+    `native` is the core's own object, which a native scheduler takes as its back; None where there is no core.
     """
 
     def __init__(self, work: Work, isa: str | None = None) -> None:
         self.work = work
         self.isa = choose_isa(isa)
         target = work.target.to_bytes(32, "little")
-        self.native = None if self.isa == "numpy" else core.Job(work.header, target, work.version_mask, self.isa)
-        self._python = _PythonJob(work)
+        self._python = _PythonJob(work) if self.isa == "numpy" else None
+        self.native: core.Back | None = None
+        if self._python is None:
+            self.native = self._core = core.Job(work.header, target, work.version_mask, self.isa)
+        elif HAVE_CORE:
+            python = self._python
+            self.native = core.PythonBack(lambda address: python.run(Stop.at(address)), lambda: python.units)
 
     def run(self, stop: Stop, threads: int | None = None) -> None:
         """Searches until `stop` is set, or Ctrl-C; goes on from there when called again: no pair skipped or repeated.
 
-        `threads` None: the CPUs this process may use.
+        `threads` None: the CPUs this process may use ("numpy" works on one). Raises InvalidInput for one below 1.
         """
-        if self.native is None:
+        n_threads = core_threads(threads)
+        if self._python is not None:
             self._python.run(stop)
         else:
-            self.native.run(stop.address, threads or 0, on_main_thread())
+            self._core.run(stop.address, n_threads, on_main_thread())
 
     @property
     def units(self) -> int:
         """Pairs (hashes) done so far; may be read from any thread while `run` works."""
-        return self._python.units if self.native is None else self.native.units
+        return self._core.units if self._python is None else self._python.units
 
     def take_hits(self) -> tuple[JobHit, ...]:
         """The hits found since the last call."""
-        raw = self._python.take_hits() if self.native is None else self.native.take_hits()
+        raw = self._core.take_hits() if self._python is None else self._python.take_hits()
         return tuple(map(JobHit._make, raw))
 
 
@@ -63,43 +70,38 @@ class _PythonJob:
         self.units = 0
         self._work = work
         self._lock = threading.Lock()
-        self._row = 0  # the next fresh row, counted over all header times
+        self._next = 0  # the next fresh stretch, counted over all versions and header times
         self._given_back: list[tuple[int, Rect]] = []  # (seconds past the header's time, rectangle)
         self._hits: list[tuple[int, int, int, bytes]] = []
 
     def run(self, stop: Stop) -> None:
+        from wattwork import _search_numpy
+
         while not stop.is_set:
             seconds, rect = self._take()
             work = self._work
             time = (work.time + seconds) % 2**32
             moved = replace(work, header=work.header_with(nonce=work.nonce, time=time))
-            done = 0
-
-            def progress(pairs: int) -> None:
-                nonlocal done
-                done += pairs
-                with self._lock:
-                    self.units += pairs
-
+            hits: list[tuple[int, int, bytes]] = []
+            remaining: list[tuple[int, int, int, int]] = [rect]
+            hashes = 0
             try:
-                hits, remaining, _ = _search_numpy.search(moved, rect, stop, UNLIMITED, progress)
-            except BaseException:
-                # Ctrl-C: the hits of this stretch are lost with the stack, so it is searched again.
+                hits, remaining, hashes = _search_numpy.search(moved, rect, stop, UNLIMITED)
+            finally:  # Ctrl-C: all of this stretch remains
                 with self._lock:
-                    self.units -= done
-                    self._given_back.append((seconds, rect))
-                raise
-            with self._lock:
-                self._given_back += [(seconds, Rect._make(r)) for r in reversed(remaining)]
-                self._hits += [(nonce, version, time, digest) for nonce, version, digest in hits]
+                    self.units += hashes
+                    self._given_back += [(seconds, Rect._make(r)) for r in reversed(remaining)]
+                    self._hits += [(nonce, version, time, digest) for nonce, version, digest in hits]
 
     def _take(self) -> tuple[int, Rect]:
+        """The next stretch, as seconds past the header's time and nonces of one version: what was given back first."""
         with self._lock:
             if self._given_back:
                 return self._given_back.pop()
-            seconds, number = divmod(self._row, self._work.versions)
-            self._row += 1
-            return seconds, Rect(0, NONCES, number, 1)
+            seconds, stretch = divmod(self._next, self._work.versions * (NONCES // STRETCH))
+            number, first = divmod(stretch, NONCES // STRETCH)
+            self._next += 1
+            return seconds, Rect(first * STRETCH, STRETCH, number, 1)
 
     def take_hits(self) -> list[tuple[int, int, int, bytes]]:
         with self._lock:

@@ -2,6 +2,7 @@
 
 TTFT, time to first token: first output token - arrival.
 E2EL, end-to-end latency: last output token - arrival.
+Arrival is when the scheduler took the request.
 TPOT, time per output token: (E2EL - TTFT) / (output tokens - 1); a request of one output token has none.
 ITL, inter-token latency: between one output token and the next, over all requests together.
 """
@@ -12,36 +13,35 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from wattwork.errors import InvalidInput
-
 
 @dataclass(frozen=True, slots=True)
-class RequestTimes:
-    """When a request arrived and when each of its output tokens came, in seconds of one clock."""
+class Timing:
+    """One request's times, in seconds of `time.monotonic()`."""
 
-    arrival_s: float
-    token_s: Sequence[float]
-    prompt_tokens: int = 0
+    submitted_s: float
+    token_times_s: tuple[float, ...] = ()  # when each output token was there, so far
+    finished_s: float | None = None  # when it ended, however it did; None: it has not
 
     @property
     def ttft_s(self) -> float | None:
         """Time to first token; None if no token came."""
-        return self.token_s[0] - self.arrival_s if self.token_s else None
+        return self.token_times_s[0] - self.submitted_s if self.token_times_s else None
 
     @property
     def e2el_s(self) -> float | None:
         """End-to-end latency; None if no token came."""
-        return self.token_s[-1] - self.arrival_s if self.token_s else None
+        return self.token_times_s[-1] - self.submitted_s if self.token_times_s else None
 
     @property
     def tpot_s(self) -> float | None:
         """Time per output token after the first; None with fewer than two."""
-        return (self.token_s[-1] - self.token_s[0]) / (len(self.token_s) - 1) if len(self.token_s) > 1 else None
+        times = self.token_times_s
+        return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None
 
     @property
-    def itl_s(self) -> list[float]:
-        """Times between tokens."""
-        return [after - before for before, after in pairwise(self.token_s)]
+    def itl_s(self) -> tuple[float, ...]:
+        """Inter-token latencies."""
+        return tuple(after - before for before, after in pairwise(self.token_times_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,8 @@ def percentile_ms(values_s: Iterable[float | None], percent: float) -> float | N
     return float(np.percentile(known, percent)) * 1e3 if known else None
 
 
-def latency_of(requests: Sequence[RequestTimes]) -> Latency:
-    """The percentiles over requests that came to an end."""
+def latency_of(requests: Sequence[Timing]) -> Latency:
+    """The percentiles over these requests."""
     times: dict[str, Sequence[float | None]] = {
         "ttft": [request.ttft_s for request in requests],
         "tpot": [request.tpot_s for request in requests],
@@ -75,10 +75,3 @@ def latency_of(requests: Sequence[RequestTimes]) -> Latency:
         "e2el": [request.e2el_s for request in requests],
     }
     return Latency(**{f"p{p}_{name}_ms": percentile_ms(values, p) for name, values in times.items() for p in (50, 99)})
-
-
-def output_throughput(requests: Sequence[RequestTimes], seconds: float) -> float:
-    """Output tokens per second over a window of that length. InvalidInput unless `seconds` is above 0."""
-    if not seconds > 0:
-        raise InvalidInput(f"seconds must be above 0, not {seconds}.")
-    return sum(len(request.token_s) for request in requests) / seconds

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from wattwork import defaults
 from wattwork.data import MAINNET_HEIGHTS, mainnet_header
-from wattwork.device import Device
+from wattwork.device import Device, check_device
 from wattwork.engines import make_engine, preset
 from wattwork.errors import InvalidInput, WattworkError
 from wattwork.job import Job
@@ -51,6 +51,7 @@ def compare(
         raise InvalidInput(f"seconds must be above 0 and at most 86400, not {seconds}.")
     if not 0 < load <= 10:
         raise InvalidInput(f"load must be above 0 and at most 10, not {load}.")
+    check_device(name)
     config = preset(model)
     with Device(name, threads=threads, meter=Meter("auto", device=name, watts=watts)) as device:
         progress("proof: a known nonce, found again", None)

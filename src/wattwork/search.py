@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from wattwork import _search_numpy
 from wattwork._native import HAVE_CORE, core
 from wattwork.errors import InvalidInput, UnsupportedISA
 from wattwork.work import Work
@@ -58,6 +57,13 @@ class Stop:
 
     def __init__(self) -> None:
         self._word = ctypes.c_uint32(0)
+
+    @classmethod
+    def at(cls, address: int) -> "Stop":
+        """The word that lies there already; its owner keeps it alive."""
+        stop = cls.__new__(cls)
+        stop._word = ctypes.c_uint32.from_address(address)
+        return stop
 
     def set(self) -> None:
         self._word.value = 1
@@ -127,22 +133,31 @@ def search(
     rect = _rect(work, first, count, version_first, versions)
     if device != "cpu":
         raise InvalidInput(f"A search runs on device 'cpu', not on {device!r}.")
-    if threads is not None and not 1 <= threads < 2**16:
-        raise InvalidInput(f"A search takes at least one thread (and fewer than 65536), not {threads}.")
     if max_hits is not None and max_hits < 1:
         raise InvalidInput(f"max_hits is at least 1, or None for all; it is {max_hits}.")
-    chosen, stop = choose_isa(isa), stop or Stop()
+    chosen, stop, n_threads = choose_isa(isa), stop or Stop(), core_threads(threads)
     limit = UNLIMITED if max_hits is None else min(max_hits, UNLIMITED)
     begin = time.perf_counter()
     if chosen == "numpy":
+        from wattwork import _search_numpy
+
         raw, rest, hashes = _search_numpy.search(work, rect, stop, limit)
     else:
         target = work.target.to_bytes(32, "little")
         raw, rest, hashes = core.search(
-            work.header, target, work.version_mask, rect, chosen, threads or 0, stop.address, limit, on_main_thread()
+            work.header, target, work.version_mask, rect, chosen, n_threads, stop.address, limit, on_main_thread()
         )
     seconds = time.perf_counter() - begin
     return SearchResult(tuple(map(Hit._make, raw)), hashes, seconds, tuple(map(Rect._make, rest)), chosen)
+
+
+def core_threads(threads: int | None) -> int:
+    """The thread count as the core takes it: 0 lets it choose. Raises InvalidInput."""
+    if threads is None:
+        return 0
+    if not 1 <= threads < 2**16:
+        raise InvalidInput(f"A search takes at least one thread (and fewer than 65536), not {threads}.")
+    return threads
 
 
 def on_main_thread() -> bool:

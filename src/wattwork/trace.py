@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 # 1 - 0.63: the Azure code trace leaves a device of about 14,000 prompt tok/s idle for 63 % of the time.
 DEFAULT_LOAD = 0.37
-MAX_REQUESTS = 10_000_000
+TICK_S = 1e-7  # the trace's own resolution
+MAX_REQUESTS = 1_000_000
 _COLUMNS = ["TIMESTAMP", "ContextTokens", "GeneratedTokens"]
 _SLICE = "azure_llm_2023_code_slice.csv"
 
@@ -103,7 +104,7 @@ def parse_trace(text: str, source: str) -> Trace:
             raise InvalidInput(f"{where}: the time is before that of the request above; sort the trace by TIMESTAMP.")
     if not ticks:
         raise InvalidInput(f"{source} holds no requests.")
-    arrival_s = np.array([(tick - ticks[0]) * 1e-7 for tick in ticks], np.float64)
+    arrival_s = np.array([(tick - ticks[0]) * TICK_S for tick in ticks], np.float64)
     return Trace(arrival_s, np.array(prompts, np.int64), np.array(outputs, np.int64), source)
 
 
@@ -162,8 +163,8 @@ def size_trace(
     recorded_s = trace.arrival_s[index % size] + round_s * (index // size)
     prompt, output = prompt[index[:n] % size], output[index[:n] % size]
     duration_s = int(prompt.sum()) / offered_tok_s
-    # All at one instant: there are no gaps to keep, they arrive at the start.
-    stretch = duration_s / float(recorded_s[n]) if recorded_s[n] > 0 else 1.0
+    # All within one tick: there are no gaps to keep, they arrive at the start.
+    stretch = duration_s / float(recorded_s[n]) if recorded_s[n] >= TICK_S else 1.0
     played = Trace(recorded_s[:n] * stretch, prompt, output, trace.source)
     repeats = -(-n // size)
     info = TraceInfo(trace.source, size, n, repeats, stretch, scale, load, capacity_tok_s, duration_s)

@@ -71,12 +71,12 @@ static void whole_equals_scalar(const Kernel& kernel) {
 
 static void stopped_and_taken_up(const Kernel& kernel, int threads, unsigned seed) {
   const Work work = make_work(0x00);
-  const Rect rect{12345, 200'000, 0, 3};
+  const Rect rect{12345, 50'000, 0, 3};
   std::mt19937 random(seed);
   std::atomic<uint32_t> stop{0};
   Controls controls;
   controls.stop = &stop;
-  std::thread stopper([&, wait_us = random() % 4000] {
+  std::thread stopper([&, wait_us = random() % 2000] {
     std::this_thread::sleep_for(std::chrono::microseconds(wait_us));
     stop = 1;
   });
@@ -91,7 +91,7 @@ static void stopped_and_taken_up(const Kernel& kernel, int threads, unsigned see
 
 static void limited(const Kernel& kernel, int threads, uint64_t max_hits) {
   const Work work = make_work(0x03);
-  const Rect rect{7, 30'000, 0, 4};
+  const Rect rect{7, 5'000, 0, 4};
   Controls controls;
   controls.max_hits = max_hits;
   std::atomic<uint64_t> progress{0};
@@ -110,7 +110,7 @@ static void job_partitions(const Kernel& kernel, int threads) {
   Job job(work, kernel);
   std::mt19937 random(7);
   uint64_t before = 0;
-  for (int i = 0; i < 25; ++i) {
+  for (int i = 0; i < 12; ++i) {
     YieldFlag yield{0};
     std::thread yielder([&, wait_us = random() % 1500] {
       std::this_thread::sleep_for(std::chrono::microseconds(wait_us));
@@ -166,7 +166,7 @@ int main() {
     CHECK(self_test(*kernel));
     whole_equals_scalar(*kernel);
     for (int threads : {1, 2, 3}) {
-      for (unsigned seed = 0; seed < 5; ++seed) stopped_and_taken_up(*kernel, threads, seed);
+      for (unsigned seed = 0; seed < 3; ++seed) stopped_and_taken_up(*kernel, threads, seed);
       for (uint64_t max_hits : {1, 2, 77}) limited(*kernel, threads, max_hits);
       job_partitions(*kernel, threads);
     }

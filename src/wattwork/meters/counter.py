@@ -67,22 +67,23 @@ class CounterSource:
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._open = 0
-        self._last_uj = [0] * len(self.counters)
+        self._last_uj: list[int] | None = None  # None: nobody needs what went before
         self._last_s = 0.0
         self._total_uj = [0] * len(self.counters)
         self._peak_w = [c.cadence.watts for c in self.counters]
         # Sums over all stretches in which a whole wrap could have gone by unseen.
         self._blind_s = 0.0
         self._missed_uj = 0
-        weakref.finalize(self, self._stop.set)
         _sources.add(self)
 
     def begin(self) -> _Token:
         """Open a window."""
         with self._lock:
-            fresh, self._open = self._open == 0, self._open + 1
+            if self._open == 0:
+                self._last_uj = None
+            self._open += 1
             try:
-                t_s, read_s, error = *self._read(fresh), None
+                t_s, read_s, error = *self._read(), None
             except MeterError as failure:
                 t_s, read_s, error = self._clock.now(), 0.0, str(failure)
             token = _Token(self, t_s, read_s, self._total_uj.copy(), self._blind_s, self._missed_uj, error)
@@ -123,13 +124,13 @@ class CounterSource:
             self._stop.set()
             self._thread = None
 
-    def _read(self, fresh: bool = False) -> tuple[float, float]:
-        """Bring the totals up to now: (time, how long reading took). `fresh`: nobody needs what went before."""
+    def _read(self) -> tuple[float, float]:
+        """Bring the totals up to now: (time, how long reading took). Raises before anything is changed."""
         before_s = self._clock.now()
         raw = [counter.read() for counter in self.counters]
         after_s = self._clock.now()
         t_s = (before_s + after_s) / 2
-        if not fresh:
+        if self._last_uj is not None:
             elapsed_s, missed_uj = t_s - self._last_s, 0
             for i, counter in enumerate(self.counters):
                 delta_uj = raw[i] - self._last_uj[i]
@@ -151,14 +152,15 @@ class CounterSource:
         self, seconds: float, parts_uj: list[int], peak_w: list[float], *, read_s: float, blind_s: float, missed_uj: int
     ) -> Energy:
         joules = sum(parts_uj) * 1e-6
-        few = seconds < FEW_UPDATES * max(c.cadence.period_s for c in self.counters)
+        slowest = max((c.cadence for c in self.counters), key=lambda cadence: cadence.period_s)
+        few = seconds < FEW_UPDATES * slowest.period_s
         half_j = 0.0
         for counter, part_uj, peak in zip(self.counters, parts_uj, peak_w, strict=True):
             mean_w = part_uj * 1e-6 / seconds if seconds > 0 else 0.0
             edge_w = 2 * (max(mean_w, peak) if few else mean_w)
             half_j += edge_w * (counter.cadence.period_s + read_s / 2) + 2e-6 * counter.cadence.unit_uj
         notes = [f"{self.name}: " + " + ".join(c.name for c in self.counters)]
-        notes += sorted({c.cadence.note for c in self.counters})
+        notes.append(slowest.note)
         if few:
             notes.append(f"the window holds fewer than {FEW_UPDATES} counter updates: make it longer")
         if missed_uj:
@@ -173,15 +175,16 @@ class CounterSource:
 
     def _start_helper(self) -> None:
         # The thread holds no reference to the source between reads: a forgotten meter is collected and ends it.
-        self._stop.set()
         self._stop = threading.Event()
-        weakref.finalize(self, self._stop.set)
+        weakref.finalize(self, self._stop.set).atexit = False
         loop = partial(_help, weakref.ref(self), self._stop, self.helper_period_s)
         self._thread = threading.Thread(target=loop, name="wattwork-meter", daemon=True)
         self._thread.start()
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()  # the helper may have held it, and did not come along
+        # The helper did not come along, and may have held these.
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
         self._thread = None
 
 

@@ -7,7 +7,8 @@ config ─► Scheduler ─► Handle        live.py, handle.py: what a caller s
       state machine                  _core.SchedulerCore, or twin.py: who runs in which step
 """
 
-from wattwork.scheduler.config import Sampling, SchedulerConfig, Stats, Timing
+from wattwork.latency import Timing
+from wattwork.scheduler.config import Sampling, SchedulerConfig, Stats
 from wattwork.scheduler.handle import Handle
 from wattwork.scheduler.live import Scheduler
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass, fields
 
@@ -73,38 +72,6 @@ class Sampling:
         for name, (good, rule) in checks.items():
             if not good:
                 raise InvalidInput(f"{name} is {getattr(self, name)!r}; it must be {rule}.")
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """One request's times, in seconds of `time.monotonic()`; None: it has not happened (yet)."""
-
-    submitted_s: float
-    first_token_s: float | None
-    finished_s: float | None
-    token_times_s: tuple[float, ...]  # when each output token was there
-
-    @property
-    def ttft_s(self) -> float | None:
-        """Time to the first token."""
-        return None if self.first_token_s is None else self.first_token_s - self.submitted_s
-
-    @property
-    def e2el_s(self) -> float | None:
-        """End-to-end latency."""
-        return None if self.finished_s is None else self.finished_s - self.submitted_s
-
-    @property
-    def itl_s(self) -> tuple[float, ...]:
-        """Inter-token latencies: the gaps between one token and the next."""
-        times = self.token_times_s
-        return tuple(b - a for a, b in itertools.pairwise(times))
-
-    @property
-    def tpot_s(self) -> float | None:
-        """Time per output token after the first; None with fewer than two."""
-        gaps = self.itl_s
-        return sum(gaps) / len(gaps) if gaps else None
 
 
 @dataclass(frozen=True, slots=True)

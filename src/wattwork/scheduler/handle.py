@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import TYPE_CHECKING
 
 from wattwork.errors import RequestFailed
-from wattwork.scheduler.config import Timing
+from wattwork.latency import Timing
 from wattwork.scheduler.twin import EndEvent, Events, Outcome
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Handle:
         end, times_ns = self._end, self._times_ns.copy()
         times = tuple(t / 1e9 for t in times_ns)
         submitted_ns = end[4] if end else self._submitted_ns
-        return Timing(submitted_ns / 1e9, times[0] if times else None, end[6] / 1e9 if end else None, times)
+        return Timing(submitted_ns / 1e9, times, end[6] / 1e9 if end else None)
 
     def cancel(self) -> bool:
         """End it as cancelled, wherever it is; False if it had ended already. Nothing more of it is executed."""

@@ -1,0 +1,59 @@
+"""The C ABI as a C program meets it: the installed header and library, the exports, what is in the object files."""
+
+import re
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+import wattwork
+
+pytestmark = pytest.mark.core
+PACKAGE = Path(wattwork.__file__).parent
+LIBRARY = PACKAGE / "libwattwork.so"
+HEADER = PACKAGE / "include" / "wattwork" / "wattwork.h"
+CHECKOUT = Path(__file__).parent.parent
+
+
+def symbols(file, *options):
+    """(kind, name) of each line of nm."""
+    lines = subprocess.run(["nm", *options, file], check=True, capture_output=True, text=True).stdout.splitlines()
+    return [match.groups() for line in lines if (match := re.match(r"[0-9a-f ]* ([A-Za-z]) (.*)", line))]
+
+
+def test_exports_are_the_header():
+    exported = {name for kind, name in symbols(LIBRARY, "-D", "--defined-only") if name.startswith("ww_")}
+    declared = set(re.findall(r"^WW_API [^;]*?\b(ww_\w+)\(", HEADER.read_text(), flags=re.M))
+    assert exported == declared
+    assert "ww_search" in declared
+
+
+def test_nothing_else_is_exported():
+    """But the private C++ namespace `ww`, and what the C++ runtime has every library share."""
+    for kind, name in symbols(LIBRARY, "-D", "-C", "--defined-only"):
+        private = re.match(r"((typeinfo|typeinfo name|vtable|guard variable) for |.*\b)?ww::", name)
+        assert name.startswith("ww_") or private or kind in "VWu", (kind, name)
+
+
+def test_object_files_of_one_instruction_set_share_nothing():
+    """A weak function compiled for AVX-512 could be the one the linker keeps for every machine."""
+    tag = f"cp{sysconfig.get_config_var('py_version_nodot')}"
+    objects = CHECKOUT.glob(f"build/{tag}-*/CMakeFiles/libwattwork.dir/csrc/**/*.cpp.o")
+    per_isa = [file for file in objects if re.search(r"(^|_)(avx512|avx2|portable)\.cpp\.o$", file.name)]
+    assert any(file.match("sha256d/*.cpp.o") for file in per_isa)
+    for file in per_isa:
+        for kind, name in symbols(file, "-C"):
+            assert kind not in "wWvVu", (file, kind, name)
+            assert not (kind == "U" and "std::" in name), (file, name)
+
+
+def test_c_program(tmp_path):
+    compiler = sysconfig.get_config_var("CC").split()[0]
+    program = tmp_path / "search"
+    flags = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", f"-I{HEADER.parent.parent}"]
+    source = CHECKOUT / "tests" / "c" / "search.c"
+    subprocess.run([compiler, *flags, source, LIBRARY, f"-Wl,-rpath,{PACKAGE}", "-o", program], check=True)
+    result = subprocess.run([program], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "nonce 2083236893" in result.stdout
