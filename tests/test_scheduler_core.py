@@ -3,7 +3,7 @@
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from wattwork._native import HAVE_CORE, core
@@ -24,17 +24,20 @@ def assert_same_batch(ours: Batch, theirs: Batch):
             assert (a == b).all(), name
 
 
+REQUEST = st.tuples(st.integers(1, 9), st.integers(1, 16), st.sampled_from([-1, STOP]), st.booleans())
+
+
 class Machine(RuleBasedStateMachine):
     """Both machines get every call. Small pools, so that preemption is the rule rather than the exception."""
 
     @initialize(
-        seqs=st.integers(1, 5),
+        seqs=st.integers(2, 5),
         extra=st.integers(0, 12),
-        queued=st.integers(1, 6),
-        queued_tokens=st.integers(8, 60),
-        block=st.integers(1, 4),
-        blocks=st.integers(2, 12),
-        length=st.integers(4, 24),
+        queued=st.integers(2, 12),
+        queued_tokens=st.integers(20, 90),
+        block=st.integers(1, 3),
+        blocks=st.integers(4, 12),
+        length=st.integers(8, 24),
     )
     def make(self, *, seqs, extra, queued, queued_tokens, block, blocks, length):
         self.config = SchedulerConfig(seqs, seqs + extra, queued, queued_tokens, block, blocks, length)
@@ -52,27 +55,24 @@ class Machine(RuleBasedStateMachine):
         assert all(answer == answers[0] for answer in answers), (method, answers)
         return answers[0]
 
-    @rule(
-        n=st.integers(1, 14),
-        max_tokens=st.integers(1, 12),
-        stop=st.sampled_from([-1, STOP]),
-        hot=st.booleans(),
-    )
-    def submit(self, n, max_tokens, stop, hot):
-        self.now_ns += 1
-        sampling = Sampling(temperature=0.5, top_k=3, seed=n) if hot else None
-        tokens = np.arange(n, dtype=np.int32) + 100 * n
-        id = self.both("submit", self.now_ns, tokens, max_tokens, stop, sampling)
-        if id > 0:
-            assert id == len(self.submitted) + 1
-            self.submitted.add(id)
-            self.outputs[id] = []
+    @rule(requests=st.lists(REQUEST, min_size=1, max_size=6))
+    def submit(self, requests):
+        for n, max_tokens, stop, hot in requests:
+            self.now_ns += 1
+            sampling = Sampling(temperature=0.5, top_k=3, seed=n) if hot else None
+            tokens = np.arange(n, dtype=np.int32) + 100 * n
+            id = self.both("submit", self.now_ns, tokens, max_tokens, stop, sampling)
+            if id > 0:
+                assert id == len(self.submitted) + 1
+                self.submitted.add(id)
+                self.outputs[id] = []
 
     @precondition(lambda self: self.submitted)
-    @rule(data=st.data())
-    def cancel(self, data):
+    @rule(share=st.floats(0, 1))
+    def cancel(self, share):
         self.now_ns += 1
-        id = data.draw(st.sampled_from(sorted(self.submitted)))
+        ids = sorted(self.twin.live) or sorted(self.submitted)
+        id = ids[int(share * (len(ids) - 1))]
         waiting = id in {r.id for r in self.twin.waiting}
         never_run = waiting and not self.outputs[id]
         assert self.both("cancel", self.now_ns, id) == (id not in self.ended)
@@ -82,8 +82,8 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: not self.twin.rows)
     @rule()
     def schedule(self):
+        """Begin a step, and hold the batch against the rules."""
         self.now_ns += 1
-        head = self.twin.waiting[0] if self.twin.waiting else None
         self.rows = list(self.twin.schedule(self.now_ns))
         ours = to_batch(self.rows, self.config.block_size) if self.rows else None
         if self.core:
@@ -100,14 +100,15 @@ class Machine(RuleBasedStateMachine):
         assert waiting == sorted(waiting), "first in, first out, also across preemption"
         if waiting and self.twin.running:
             assert max(r.id for r in self.twin.running) < waiting[0], "none is overtaken"
-        if head in self.twin.waiting and len(self.twin.running) < self.config.max_num_seqs:
+        if waiting and len(self.twin.running) < self.config.max_num_seqs:
             used = sum(n for _, n in self.rows)
-            fits = -(-len(head.tokens) // self.config.block_size) <= len(self.twin.free)
+            fits = -(-len(self.twin.waiting[0].tokens) // self.config.block_size) <= len(self.twin.free)
             assert not fits or used == self.config.max_num_batched_tokens, "the head is admitted if it fits"
 
     @precondition(lambda self: self.twin.rows)
-    @rule(token=st.sampled_from([1, 2, 3, STOP]), missing=st.integers(0, 30))
+    @rule(token=st.integers(1, STOP), missing=st.integers(0, 30))
     def complete(self, token, missing):
+        """End it: each wants a token and gets this one, but for the row `missing`."""
         self.now_ns += 1
         next_token = [token] * len(self.rows)
         if missing < len(self.rows):
@@ -125,22 +126,26 @@ class Machine(RuleBasedStateMachine):
         assert before - set(self.twin.live) == batch, "a failure ends its batch, and that alone"
         self.rows = []
 
-    @rule(draining=st.booleans())
-    def set_draining(self, draining):
-        self.both("set_draining", draining)
+    @precondition(lambda self: self.twin.has_work)
+    @rule(n=st.integers(2, 10), token=st.integers(1, 6))
+    def steps(self, n, token):
+        for i in range(2 * n):
+            if self.twin.rows:
+                self.complete(token + i, 99)
+            else:
+                self.schedule()
+            self.step_done()
 
+    @precondition(lambda self: self.twin.has_work)
     @rule()
     def drain(self):
-        """Run until nothing is left."""
-        for _ in range(2000):
-            if not self.twin.rows:
-                self.schedule()
-                if not self.rows:
-                    break
-            self.complete(1, 99)
-            self.step_done()
-        assert not self.twin.has_work
+        """Refuse what comes and run until nothing is left."""
+        self.both("set_draining", True)
+        assert self.both("submit", self.now_ns, [1], 1) == Reject.DRAINING
+        while self.twin.has_work:
+            self.steps(1, 1)
         assert len(self.twin.free) == self.config.num_blocks
+        self.both("set_draining", False)
 
     def step_done(self):
         for machine in self.machines[1:]:
@@ -174,6 +179,7 @@ TestMachines.settings = settings(
     deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),
+    phases=[Phase.generate],  # a failing walk is short enough to read as it is, and long to shrink
 )
 
 

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <map>
 #include <memory>
 #include <thread>
@@ -133,6 +134,10 @@ void storm() {
     for (const int64_t n : stats.scheduler.outcomes) ended += n;
     CHECK(ended == submitted && stats.scheduler.kv_blocks_used == 0);
     CHECK(stats.scheduler.outcomes[static_cast<int>(Outcome::failed)] > 0);
+    for (const auto& back : {a, b}) {  // where the front was busy all along, it had no turn yet
+      loop.set_back(back);
+      wait_until([&] { return back->units() > 0; });
+    }
     loop.set_back(nullptr);
     loop.close();
     consumer.thread.join();
