@@ -10,6 +10,8 @@ export PYTHONNOUSERSITE := 1
 NATIVE_SOURCES := $(shell find csrc kernels -type f 2>/dev/null) CMakeLists.txt
 PYTHON_SOURCES := $(shell find src -type f -not -name '*.pyc') pyproject.toml
 INSTALLED := $(STAMPS)/installed
+# What pyproject.toml names; `pip install --no-deps` below leaves it to this.
+DEPENDENCIES := $(shell sed -n 's/^dependencies = \[\(.*\)\]/\1/p' pyproject.toml | tr -d ',')
 
 .PHONY: help run test test-long test-torch test-pure lint sanitize bench bench-decoder clean install
 help:
@@ -64,7 +66,7 @@ $(STAMPS)/venv:
 
 $(STAMPS)/tools: $(STAMPS)/venv pyproject.toml
 	$(BIN)/python -m pip install -qq --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install -qq --group dev 'numpy>=1.26' 'rich>=13'
+	$(BIN)/python -m pip install -qq --group dev $(DEPENDENCIES)
 	touch $@
 
 # A broken build stops make; a missing compiler does, too. (`pip install .` alone takes the fallback there.)
@@ -76,7 +78,7 @@ $(INSTALLED): $(STAMPS)/tools $(NATIVE_SOURCES) $(PYTHON_SOURCES)
 $(STAMPS)/pure: $(STAMPS)/tools $(PYTHON_SOURCES)
 	test -d $(VENV)/pure || $(PYTHON) -m venv $(VENV)/pure
 	$(VENV)/pure/bin/python -m pip install -qq --upgrade 'pip>=25.1'
-	$(VENV)/pure/bin/python -m pip install -qq --group test --group build 'numpy>=1.26' 'rich>=13'
+	$(VENV)/pure/bin/python -m pip install -qq --group test --group build $(DEPENDENCIES)
 	WATTWORK_PURE=1 $(VENV)/pure/bin/python -m pip install -qq --no-build-isolation --no-deps --force-reinstall .
 	touch $@
 
@@ -89,7 +91,7 @@ $(STAMPS)/torch: $(STAMPS)/venv pyproject.toml
 $(STAMPS)/bench: $(INSTALLED)
 	test -d $(VENV)/bench || $(PYTHON) -m venv $(VENV)/bench
 	$(VENV)/bench/bin/python -m pip install -qq --upgrade 'pip>=25.1'
-	$(VENV)/bench/bin/python -m pip install -qq --group bench --group build 'numpy>=1.26' 'rich>=13'
+	$(VENV)/bench/bin/python -m pip install -qq --group bench --group build $(DEPENDENCIES)
 	PATH="$(abspath $(VENV)/bench/bin):$$PATH" WATTWORK_REQUIRE_NATIVE=1 $(VENV)/bench/bin/python -m pip install -qq \
 	    --no-build-isolation --no-deps --force-reinstall .
 	touch $@

@@ -42,10 +42,10 @@ def usable_cores(root: str | Path = "/") -> int:
 
 
 def default_threads() -> int:
-    """How many workers hash and infer by default: the usable CPUs within the cgroup's quota; 1 without the core."""
+    """How many workers hash and infer by default: the usable CPUs, with the core within the cgroup's quota, too."""
     from wattwork._native import HAVE_CORE, core
 
-    return core.default_threads() if HAVE_CORE else 1
+    return core.default_threads() if HAVE_CORE else len(usable_threads())
 
 
 def describe_device(device: str = "cpu", *, isa: str | None = None, threads: int | None = None) -> dict[str, object]:

@@ -8,8 +8,8 @@ __all__ = ["PRESETS", "SAMPLING", "Batch", "Caps", "ModelConfig", "Out", "StepEn
 def make_engine(model: str | ModelConfig, weights: str = "dummy:0", threads: int | None = None) -> StepEngine:
     """The CPU engine for the model, loaded: native where the core is installed, else NumPy. It has no KV cache yet.
 
-    model: a preset's name or a ModelConfig; weights: "dummy:<seed>" or a folder of safetensors; threads: of the
-    native engine (None: all this process may use). InvalidInput where one of them is not what it must be.
+    model: a preset's name or a ModelConfig; weights: "dummy:<seed>" or a folder of safetensors; threads: as many
+    may work on a step (None: all this process may use). InvalidInput where one of them is not what it must be.
     """
     from wattwork._native import HAVE_CORE
 
@@ -22,6 +22,6 @@ def make_engine(model: str | ModelConfig, weights: str = "dummy:0", threads: int
     else:
         from wattwork.engines.numpy_engine import NumPyEngine
 
-        engine = NumPyEngine()
+        engine = NumPyEngine(threads)
     engine.load(config, weights)
     return engine

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from wattwork.engines.base import Batch, Caps, ModelConfig, Out
 from wattwork.engines.checks import check_batch, check_types
@@ -68,11 +69,16 @@ def attention(q: Array, k: Array, v: Array, first: int) -> Array:
 
 
 class NumPyEngine:
-    """A StepEngine in NumPy. Steps are synchronous; bad batches raise InvalidInput."""
+    """A StepEngine in NumPy. Steps are synchronous; bad batches raise InvalidInput.
+
+    `threads` bounds those of NumPy's BLAS while a step runs (None: as NumPy has it).
+    """
 
     config: ModelConfig  # from load() on
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int | None = None) -> None:
+        self._blas = ThreadpoolController()
+        self._threads = threads
         self.caps = Caps(256, 8192, 0, BLOCK_SIZE, False, "f32", "cpu")
         self._weights: dict[str, Array] = {}
         self._blocks = 0
@@ -107,6 +113,10 @@ class NumPyEngine:
             raise InvalidInput("the engine has no weights: call load() first.")
         check_types(batch, out)
         check_batch(self.config, self.caps, 0 if self._kv is None else self._blocks, batch, out)
+        with self._blas.limit(limits=self._threads, user_api="blas"):
+            self._compute(batch, out)
+
+    def _compute(self, batch: Batch, out: Out) -> None:
         self._token[batch.slot_map] = batch.tokens
         hidden = self._layers(batch)
         out.next_token[:] = -1

@@ -110,17 +110,20 @@ def each_tensor(config: ModelConfig, weights: str, take: Callable[[int, Array], 
 
 
 def _each_stored(config: ModelConfig, folder: Path, take: Callable[[int, Array], None]) -> None:
-    stored = {name: (path, entry) for path in _files(folder) for name, entry in safetensors.entries(path).items()}
-    for index, tensor in enumerate(tensors(config)):
-        if tensor.name not in stored:
-            raise InvalidInput(f"{folder} has no tensor {tensor.name}; model {config.name!r} needs it")
-        path, entry = stored[tensor.name]
-        if entry.shape != tensor.shape:
-            raise InvalidInput(
-                f"{path}: {tensor.name} has shape {list(entry.shape)} but model {config.name!r} needs "
-                f"{list(tensor.shape)}; load the weights of that model"
-            )
-        take(index, safetensors.read(path, tensor.name, entry))
+    needed = {tensor.name: (index, tensor.shape) for index, tensor in enumerate(tensors(config))}
+    for path in _files(folder):
+        for name, values in safetensors.arrays(path):
+            if name not in needed:  # a tied head stored all the same, say
+                continue
+            index, shape = needed.pop(name)
+            if values.shape != shape:
+                raise InvalidInput(
+                    f"{path}: {name} has shape {list(values.shape)} but model {config.name!r} needs {list(shape)}; "
+                    "load the weights of that model."
+                )
+            take(index, values)
+    if needed:
+        raise InvalidInput(f"{folder} has no tensor {min(needed)}; model {config.name!r} needs it.")
 
 
 def _files(folder: Path) -> list[Path]:
