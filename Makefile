@@ -15,7 +15,7 @@ DEPENDENCIES := $(shell sed -n 's/^dependencies = \[\(.*\)\]/\1/p' pyproject.tom
 
 .PHONY: help run test test-long test-torch test-pure lint sanitize bench bench-decoder clean install
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
 run: $(INSTALLED)
 	$(BIN)/wattwork compare
@@ -48,8 +48,10 @@ sanitize: $(STAMPS)/tools
 	tests/sanitize.sh address,undefined
 	tests/sanitize.sh thread
 
+# make bench       the search beside OpenSSL and hashlib; what the scheduler adds to a step
 bench: $(INSTALLED)
-	$(BIN)/python -m pytest bench --benchmark-only
+	$(BIN)/python -m pytest bench/bench_search.py --benchmark-only -q -s
+	$(BIN)/python bench/bench_scheduler.py
 
 # make bench-decoder   the CPU decoder beside ONNX Runtime, in an environment of its own
 bench-decoder: $(STAMPS)/bench

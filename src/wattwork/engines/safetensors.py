@@ -7,6 +7,7 @@ The library's NumPy face knows no bf16, which most models are stored in; so the 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,14 @@ def arrays(path: Path) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Name and values of each tensor in the file, C-contiguous. InvalidInput where the file is not whole, a tensor is
     stored as anything but F32, F16 or BF16, or the library is not installed."""
     try:
-        from safetensors import SafetensorError, deserialize
+        library: Any = import_module("safetensors")
     except ModuleNotFoundError:
         raise InvalidInput(
             "reading weights from files needs the safetensors library: pip install 'wattwork[safetensors]'."
         ) from None
     try:
-        tensors = deserialize(path.read_bytes())
-    except (SafetensorError, OSError) as error:
+        tensors = library.deserialize(path.read_bytes())
+    except (library.SafetensorError, OSError) as error:
         raise InvalidInput(f"{path} is not a whole safetensors file ({error}); download it again.") from error
     while tensors:  # each is let go once it has been handed on
         name, stored = tensors.pop()
