@@ -127,10 +127,12 @@ def _progress(*, quiet: bool) -> Iterator[Progress]:
 
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=1.0)
+        task = bar.add_task("")
 
         def show(step: str, share: float | None) -> None:
-            bar.update(task, description=step, completed=share or 0.0, total=None if share is None else 1.0)
+            if step != bar.tasks[0].description:  # each step has its own time
+                bar.reset(task, description=step, total=None if share is None else 1.0)
+            bar.update(task, completed=share or 0.0)
 
         yield show
 
