@@ -72,6 +72,11 @@ def si(value: float | None, unit: str) -> str:
     return f"{_three(value / factor)} {prefix}{unit}"
 
 
+def _rate(value: float | None, unit: str) -> str:
+    """The same without a prefix: nobody counts in kilotokens."""
+    return NONE if value is None else f"{_three(value)} {unit}"
+
+
 def _three(value: float) -> str:
     """Three significant digits, never in powers of ten."""
     digits = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
@@ -113,8 +118,8 @@ def _work_rows(phase: PhaseResult) -> list[tuple[str, str, str]]:
     """(rate, units per joule, joules per unit) of each kind of work the phase does."""
     rows = []
     if phase.mode in ("infer", "mixed"):
-        rate = f"{_three(phase.output_throughput or 0)} tok/s"
-        rows.append((rate, si(phase.output_tokens_per_joule, "tok/J"), si(phase.joules_per_output_token, "J/tok")))
+        rate = _rate(phase.output_throughput or 0, "tok/s")
+        rows.append((rate, _rate(phase.output_tokens_per_joule, "tok/J"), si(phase.joules_per_output_token, "J/tok")))
     if phase.mode in ("hash", "mixed"):
         j_per_th = None if phase.joules_per_hash is None else phase.joules_per_hash * 1e12
         rows.append((si(phase.hashes_per_s, "H/s"), si(phase.hashes_per_joule, "H/J"), si(j_per_th, "J/TH")))
