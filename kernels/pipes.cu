@@ -32,8 +32,7 @@ PIPE(shf, u32, asm volatile("shf.r.wrap.b32 %0, %0, %0, 7;" : "+r"(x[i])))
 PIPE(iadd3, u32, asm volatile("{.reg .u32 t; add.u32 t, %0, %1; add.u32 %0, t, %2;}" : "+r"(x[i]) : "r"(a), "r"(b)))
 PIPE(imad, u32, asm volatile("mad.lo.u32 %0, %0, %1, %2;" : "+r"(x[i]) : "r"(a), "r"(b)))
 PIPE(imad_hi, u32, asm volatile("mul.hi.u32 %0, %0, %1;" : "+r"(x[i]) : "r"(a)))
-PIPE(imad_wide, u64, asm volatile("{.reg .u32 l, h; mov.b64 {l, h}, %0; mad.wide.u32 %0, l, h, %1;}"
-                                   : "+l"(x[i]) : "l"(u64{b} << 32 | threadIdx.x)))
+PIPE(imad_wide, u64, asm volatile("{.reg .u32 l, h; mov.b64 {l, h}, %0; mul.wide.u32 %0, l, h;}" : "+l"(x[i])))
 // Half of the chains on either pipe: whether the two really work side by side.
 PIPE(lop3_imad, u32, if (i & 1) asm volatile("lop3.b32 %0, %0, %1, %2, 0x96;" : "+r"(x[i]) : "r"(a), "r"(b));
      else asm volatile("mad.lo.u32 %0, %0, %1, %2;" : "+r"(x[i]) : "r"(a), "r"(b)))
