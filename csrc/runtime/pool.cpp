@@ -18,13 +18,11 @@
 namespace ww {
 namespace {
 
-// One phase's work, in one word: which phase, how many items, the next item to take. A helper that comes late takes
-// a ticket of whatever phase runs by then, so nobody is ever waited for who holds no ticket.
-constexpr int kIndexBits = 20, kCountBits = 20;
-constexpr uint64_t kIndexMask = (uint64_t{1} << kIndexBits) - 1;
-constexpr uint64_t kCountMask = (uint64_t{1} << kCountBits) - 1;
-constexpr uint64_t index_of(uint64_t ticket) { return ticket & kIndexMask; }
-constexpr uint64_t count_of(uint64_t ticket) { return (ticket >> kIndexBits) & kCountMask; }
+// One phase's work, in one word: how many items, and the next item to take. A helper that comes late takes a ticket of
+// whatever phase runs by then, so nobody is ever waited for who holds no ticket.
+constexpr int kIndexBits = 32;
+constexpr uint64_t index_of(uint64_t ticket) { return static_cast<uint32_t>(ticket); }
+constexpr uint64_t count_of(uint64_t ticket) { return ticket >> kIndexBits; }
 
 // Spins before a helper sleeps: some 30 us. Longer than the gap between two layers of a decoder, shorter than
 // anything a second pool on the same cores would notice.
@@ -63,9 +61,11 @@ struct TeamState {
     }
   }
 
+  // The phase is read before `dismissed`, which is stored before the last phase begins: so nobody sleeps through that.
   void help() {
-    while (!dismissed.load(std::memory_order_acquire)) {
+    for (;;) {
       const uint32_t before = phase.load(std::memory_order_acquire);
+      if (dismissed.load(std::memory_order_acquire)) return;
       work();
       int spins = 0;
       while (phase.load(std::memory_order_acquire) == before && spins < kSpins) pause(), ++spins;

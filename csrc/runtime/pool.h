@@ -35,7 +35,7 @@ class WW_API Team {
   int size() const;
 
   // Calls f(i) once for each i in [0, n), in no stated order or thread; returns when all have returned.
-  // n < 2^20. f must not throw, and must not start another phase.
+  // f must not throw, and must not start another phase.
   template <class F>
   void run(int n, F&& f) {
     using Fn = std::remove_reference_t<F>;
