@@ -7,12 +7,13 @@
 #include <chrono>
 #include <cmath>
 #include <condition_variable>
-#include <cstdio>
+#include <exception>
 #include <fstream>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace ww {
@@ -48,6 +49,17 @@ struct TeamState {
   void (*fn)(void*, int) = nullptr;
   void* ctx = nullptr;
   int size = 1;
+  bool busy = false;  // the caller's own: a phase is under way
+  std::atomic<bool> failed{false};
+  std::exception_ptr error;  // what the first item that failed threw
+
+  void item(int i) {
+    try {
+      fn(ctx, i);
+    } catch (...) {
+      if (!failed.exchange(true, std::memory_order_acq_rel)) error = std::current_exception();
+    }
+  }
 
   // Takes and does items until the phase has none left.
   void work() {
@@ -56,7 +68,7 @@ struct TeamState {
       do {
         if (index_of(seen) >= count_of(seen)) return;
       } while (!ticket.compare_exchange_weak(seen, seen + 1, std::memory_order_acq_rel, std::memory_order_acquire));
-      fn(ctx, static_cast<int>(index_of(seen)));
+      item(static_cast<int>(index_of(seen)));
       if (done.fetch_add(1, std::memory_order_acq_rel) + 1 == count_of(seen)) done.notify_one();
     }
   }
@@ -219,10 +231,11 @@ int Team::size() const { return state_->size; }
 void Team::run_raw(int n, void (*fn)(void*, int), void* ctx) {
   if (n <= 0) return;
   TeamState& s = *state_;
-  if (s.size == 1 || n == 1) {
+  if (s.size == 1 || n == 1 || s.busy) {
     for (int i = 0; i < n; ++i) fn(ctx, i);
     return;
   }
+  s.busy = true;
   s.fn = fn;
   s.ctx = ctx;
   s.done.store(0, std::memory_order_relaxed);
@@ -232,10 +245,12 @@ void Team::run_raw(int n, void (*fn)(void*, int), void* ctx) {
   const auto all = static_cast<uint32_t>(n);
   for (int spins = 0;; ++spins) {
     const uint32_t done = s.done.load(std::memory_order_acquire);
-    if (done == all) return;
+    if (done == all) break;
     if (spins < kSpins) pause();
     else s.done.wait(done, std::memory_order_acquire);
   }
+  s.busy = false;
+  if (s.failed.exchange(false, std::memory_order_acq_rel)) std::rethrow_exception(std::exchange(s.error, nullptr));
 }
 
 }  // namespace ww
