@@ -58,7 +58,7 @@ struct Loop::Impl {
   int draining = 0;
 
   std::shared_ptr<Back> back;
-  const Back* hashing = nullptr;  // the back that runs now
+  bool hashing = false;  // the back runs
   int64_t hashing_since_ns = 0, back_busy_ns = 0, back_runs = 0, yields = 0;
   std::array<int64_t, kYieldsKept> yield_ring{};
 
@@ -72,6 +72,7 @@ void Loop::Impl::raise_yield() {
   int64_t none = 0;
   yield_raised_ns.compare_exchange_strong(none, now_ns());
   yield.store(1);
+  yield.notify_all();  // a back may sleep on it
 }
 
 void Loop::Impl::tell() {
@@ -132,7 +133,7 @@ void Loop::Impl::hash(std::unique_lock<std::mutex>& lock, std::optional<Team>& t
   const std::shared_ptr<Back> mine = back;
   yield_raised_ns.store(0);
   yield.store(0);
-  hashing = mine.get();
+  hashing = true;
   hashing_since_ns = now_ns();
   ++back_runs;
   lock.unlock();
@@ -143,7 +144,7 @@ void Loop::Impl::hash(std::unique_lock<std::mutex>& lock, std::optional<Team>& t
   const int64_t raised_ns = yield_raised_ns.load();
   if (raised_ns != 0) yield_ring[static_cast<size_t>(yields++) % kYieldsKept] = returned_ns - raised_ns;
   back_busy_ns += returned_ns - hashing_since_ns;
-  hashing = nullptr;
+  hashing = false;
   quiet.notify_all();
 }
 
@@ -195,12 +196,13 @@ void Loop::set_back(std::shared_ptr<Back> back) {
   Impl& m = *impl_;
   std::unique_lock lock(m.mutex);
   if (m.closing) return;
-  const std::shared_ptr<Back> old = std::exchange(m.back, std::move(back));
-  if (old == m.back) return;
+  if (m.back == back) return;
+  m.back.swap(back);  // the old one goes with the argument, after the lock: it may need the GIL to go
   m.raise_yield();
   if (m.back) Impl::start(impl_);
   m.work.notify_one();
-  m.quiet.wait(lock, [&] { return !old || m.hashing != old.get() || m.stopped; });
+  const int64_t run = m.back_runs;
+  m.quiet.wait(lock, [&] { return !m.hashing || m.back_runs != run || m.stopped; });
 }
 
 bool Loop::wait_events(int64_t timeout_ms, Events& into) {
