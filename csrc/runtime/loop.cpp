@@ -80,11 +80,12 @@ void Loop::Impl::tell() {
   if (!core.has_work()) quiet.notify_all();
 }
 
-// The thread takes no signals: an interpreter's main thread must get them.
+// The thread takes no signals but its own faults: an interpreter's main thread must get them.
 void Loop::Impl::start(const std::shared_ptr<Impl>& self) {
   if (self->started) return;
   sigset_t all, before;
   sigfillset(&all);
+  for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL}) sigdelset(&all, fault);  // or no handler could tell of them
   pthread_sigmask(SIG_SETMASK, &all, &before);
   try {
     self->thread = std::thread([self] { self->main(); });
