@@ -5,7 +5,7 @@ import pytest
 
 from wattwork.engines.base import ModelConfig
 from wattwork.engines.numpy_engine import NumPyEngine
-from wattwork.errors import InvalidInput
+from wattwork.errors import InvalidInput, RequestFailed
 from wattwork.scheduler import Scheduler, SchedulerConfig
 
 MODEL = ModelConfig("test", 2, 64, 4, 2, 16, 96, 211, 128, 1e4)
@@ -49,3 +49,17 @@ def test_any_schedule_gives_the_same_tokens(engine):
 def test_prompt_beyond_the_vocabulary_is_refused(engine):
     with pytest.raises(InvalidInput, match="from 0 to 210"):
         run(engine, [([211], 1)], max_num_seqs=1, max_num_batched_tokens=16)
+
+
+@pytest.mark.core
+def test_an_engine_closed_under_its_scheduler_fails_the_requests():
+    engine = native_engine()
+    engine.load(MODEL, "dummy:3")
+    engine.alloc_kv(1 << 20)
+    with Scheduler(SchedulerConfig(num_blocks=12, max_model_len=128), engine) as scheduler:
+        running = scheduler.submit([1], max_tokens=127)
+        next(iter(running))
+        engine.close()
+        late = scheduler.submit([1], max_tokens=127)
+        with pytest.raises(RequestFailed):
+            late.result(HANG_MS)

@@ -125,6 +125,40 @@ def test_engine_that_raises_fails_its_batch_alone(scheduler, engine):
     assert scheduler.submit([2], max_tokens=2).result(HANG_MS) == expected([2], 2)
 
 
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("error", "text"), [(OSError("no file \udcff"), r"OSError: no file \\udcff"), (Mute(), "Mute")]
+)
+def test_an_engines_error_need_not_have_a_text(scheduler, engine, monkeypatch, error, text):
+    def step(batch, out):
+        raise error
+
+    monkeypatch.setattr(engine, "step", step)
+    with pytest.raises(RequestFailed, match=text):
+        scheduler.submit([1], max_tokens=1).result(HANG_MS)
+    monkeypatch.undo()
+    assert scheduler.submit([2], max_tokens=1).result(HANG_MS) == [2]
+
+
+@pytest.mark.core
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_back_that_raises_is_in_nobodys_way(engine):
+    from wattwork._native import core
+
+    class Broken:
+        native = core.PythonBack(lambda address: 1 / 0, lambda: 0)
+
+    with Scheduler(CONFIG, engine, Broken()) as scheduler:
+        time.sleep(0.05)
+        assert scheduler.submit([2], max_tokens=1).result(HANG_MS) == [2]
+        scheduler.set_back(None)
+
+
 def test_queue_full_then_admits_again(engine):
     config = SchedulerConfig(4, 8, 3, 100, 4, 12, 40)
     with Scheduler(config, engine) as scheduler:

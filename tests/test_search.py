@@ -338,3 +338,21 @@ def test_ctrl_c(isa, endless):
         _, error = child.communicate(timeout=20)  # the work itself takes minutes, or does not end
     assert b"KeyboardInterrupt" in error
     assert child.returncode in (1, -signal.SIGINT)
+
+
+@pytest.mark.core
+def test_a_signal_handler_may_search_while_its_thread_does():
+    work, inner = Work.from_header(bytes(80), target=1), []
+
+    def handler(signum, frame):
+        inner.append(search(work, 5, 1000, threads=2).hashes)
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+    try:
+        while len(inner) < 3:
+            assert search(work, 0, 2**21, threads=2).hashes == 2**21
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert set(inner) == {1000}

@@ -85,6 +85,17 @@ py::dict counters_of(const SchedulerCounters& c) {
   return d;
 }
 
+// "ValueError: ..."; an exception may have no text, or none that is UTF-8.
+std::string said_by(const py::error_already_set& e) {
+  std::string text = e.type().attr("__name__").cast<std::string>();
+  try {
+    const auto utf8 = py::str(e.value()).attr("encode")("utf-8", "backslashreplace").cast<py::bytes>();
+    text += ": " + std::string(utf8);
+  } catch (const py::error_already_set&) {
+  }
+  return text;
+}
+
 // A Python StepEngine behind the C interface. An exception becomes a failed batch, its words kept for the requests.
 struct PythonEngine {
   py::object engine, out;
@@ -98,7 +109,7 @@ struct PythonEngine {
       f();
       return WW_OK;
     } catch (py::error_already_set& e) {
-      error = std::string(py::str(e.type().attr("__name__"))) + ": " + std::string(py::str(e.value()));
+      error = said_by(e);
     } catch (const std::exception& e) {
       error = e.what();
     }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "decoder/philox.h"
@@ -56,7 +57,11 @@ std::vector<int32_t> kept(const std::vector<double>& x, const ww_sampling& s) {
 }  // namespace
 
 int32_t greedy(const float* logits, int vocab) {
-  return static_cast<int32_t>(std::max_element(logits, logits + vocab) - logits);
+  int32_t best = 0;
+  float top = -std::numeric_limits<float>::infinity();
+  for (int32_t i = 0; i < vocab; ++i)
+    if (logits[i] > top) top = logits[i], best = i;
+  return best;
 }
 
 int32_t sample(const float* logits, int vocab, const ww_sampling& s, const int32_t* history, int n_history) {

@@ -9,7 +9,7 @@ namespace ww::decoder {
 
 inline bool is_greedy(const ww_sampling& s) { return s.temperature == 0; }
 
-// The lowest id among the largest logits.
+// The lowest id among the largest logits; NaN is none of them. 0 where there is none above -infinity.
 int32_t greedy(const float* logits, int vocab);
 
 // In this order: repetition_penalty over the distinct ids in `history` (positive logits divided, others

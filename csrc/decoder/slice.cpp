@@ -86,6 +86,7 @@ void Slice::embed() {
     const float* from = d_.weights_.embedding + at(id / kPanel, c_.hidden) * kPanel + id % kPanel;
     float* x = d_.x_.data() + at(t, d_.ld_hidden_);
     for (int i = 0; i < c_.hidden; ++i) x[i] = from[at(i, kPanel)];
+    std::fill(x + c_.hidden, x + round_up(c_.hidden, kPanel), 0.0f);  // an earlier step's NaN may have spread there
   });
 }
 

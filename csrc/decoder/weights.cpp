@@ -99,6 +99,7 @@ Weights::Weights(const Config& c) {
   const size_t norm = static_cast<size_t>(round_up(h, kPanel));
   const size_t layer = 2 * norm + matrix_floats(q + 2 * kv, h) + matrix_floats(h, q) +
                        2 * matrix_floats(c.ffn, h) + matrix_floats(h, c.ffn);
+  if (layer > (size_t{1} << 48) / static_cast<size_t>(c.layers)) throw std::bad_alloc();  // nor would it fit 64 bits
   memory_ = Region(matrix_floats(c.vocab, h) * (c.tied ? 1 : 2) + norm + static_cast<size_t>(c.layers) * layer);
 
   const auto add_matrix = [&](int rows, int columns, float* base, int first_row, int interleaved) {

@@ -58,7 +58,7 @@ struct Loop::Impl {
   int draining = 0;
 
   std::shared_ptr<Back> back;
-  const Back* hashing = nullptr;  // the back that runs now
+  bool hashing = false;  // the back runs
   int64_t hashing_since_ns = 0, back_busy_ns = 0, back_runs = 0, yields = 0;
   std::array<int64_t, kYieldsKept> yield_ring{};
 
@@ -72,6 +72,7 @@ void Loop::Impl::raise_yield() {
   int64_t none = 0;
   yield_raised_ns.compare_exchange_strong(none, now_ns());
   yield.store(1);
+  yield.notify_all();  // a back may sleep on it
 }
 
 void Loop::Impl::tell() {
@@ -79,11 +80,12 @@ void Loop::Impl::tell() {
   if (!core.has_work()) quiet.notify_all();
 }
 
-// The thread takes no signals: an interpreter's main thread must get them.
+// The thread takes no signals but its own faults: an interpreter's main thread must get them.
 void Loop::Impl::start(const std::shared_ptr<Impl>& self) {
   if (self->started) return;
   sigset_t all, before;
   sigfillset(&all);
+  for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL}) sigdelset(&all, fault);  // or no handler could tell of them
   pthread_sigmask(SIG_SETMASK, &all, &before);
   try {
     self->thread = std::thread([self] { self->main(); });
@@ -132,7 +134,7 @@ void Loop::Impl::hash(std::unique_lock<std::mutex>& lock, std::optional<Team>& t
   const std::shared_ptr<Back> mine = back;
   yield_raised_ns.store(0);
   yield.store(0);
-  hashing = mine.get();
+  hashing = true;
   hashing_since_ns = now_ns();
   ++back_runs;
   lock.unlock();
@@ -143,7 +145,7 @@ void Loop::Impl::hash(std::unique_lock<std::mutex>& lock, std::optional<Team>& t
   const int64_t raised_ns = yield_raised_ns.load();
   if (raised_ns != 0) yield_ring[static_cast<size_t>(yields++) % kYieldsKept] = returned_ns - raised_ns;
   back_busy_ns += returned_ns - hashing_since_ns;
-  hashing = nullptr;
+  hashing = false;
   quiet.notify_all();
 }
 
@@ -195,12 +197,13 @@ void Loop::set_back(std::shared_ptr<Back> back) {
   Impl& m = *impl_;
   std::unique_lock lock(m.mutex);
   if (m.closing) return;
-  const std::shared_ptr<Back> old = std::exchange(m.back, std::move(back));
-  if (old == m.back) return;
+  if (m.back == back) return;
+  m.back.swap(back);  // the old one goes with the argument, after the lock: it may need the GIL to go
   m.raise_yield();
   if (m.back) Impl::start(impl_);
   m.work.notify_one();
-  m.quiet.wait(lock, [&] { return !old || m.hashing != old.get() || m.stopped; });
+  const int64_t run = m.back_runs;
+  m.quiet.wait(lock, [&] { return !m.hashing || m.back_runs != run || m.stopped; });
 }
 
 bool Loop::wait_events(int64_t timeout_ms, Events& into) {

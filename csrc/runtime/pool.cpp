@@ -7,24 +7,23 @@
 #include <chrono>
 #include <cmath>
 #include <condition_variable>
-#include <cstdio>
+#include <exception>
 #include <fstream>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace ww {
 namespace {
 
-// One phase's work, in one word: which phase, how many items, the next item to take. A helper that comes late takes
-// a ticket of whatever phase runs by then, so nobody is ever waited for who holds no ticket.
-constexpr int kIndexBits = 20, kCountBits = 20;
-constexpr uint64_t kIndexMask = (uint64_t{1} << kIndexBits) - 1;
-constexpr uint64_t kCountMask = (uint64_t{1} << kCountBits) - 1;
-constexpr uint64_t index_of(uint64_t ticket) { return ticket & kIndexMask; }
-constexpr uint64_t count_of(uint64_t ticket) { return (ticket >> kIndexBits) & kCountMask; }
+// One phase's work, in one word: how many items, and the next item to take. A helper that comes late takes a ticket of
+// whatever phase runs by then, so nobody is ever waited for who holds no ticket.
+constexpr int kIndexBits = 32;
+constexpr uint64_t index_of(uint64_t ticket) { return static_cast<uint32_t>(ticket); }
+constexpr uint64_t count_of(uint64_t ticket) { return ticket >> kIndexBits; }
 
 // Spins before a helper sleeps: some 30 us. Longer than the gap between two layers of a decoder, shorter than
 // anything a second pool on the same cores would notice.
@@ -50,6 +49,17 @@ struct TeamState {
   void (*fn)(void*, int) = nullptr;
   void* ctx = nullptr;
   int size = 1;
+  bool busy = false;  // the caller's own: a phase is under way
+  std::atomic<bool> failed{false};
+  std::exception_ptr error;  // what the first item that failed threw
+
+  void item(int i) {
+    try {
+      fn(ctx, i);
+    } catch (...) {
+      if (!failed.exchange(true, std::memory_order_acq_rel)) error = std::current_exception();
+    }
+  }
 
   // Takes and does items until the phase has none left.
   void work() {
@@ -58,14 +68,16 @@ struct TeamState {
       do {
         if (index_of(seen) >= count_of(seen)) return;
       } while (!ticket.compare_exchange_weak(seen, seen + 1, std::memory_order_acq_rel, std::memory_order_acquire));
-      fn(ctx, static_cast<int>(index_of(seen)));
+      item(static_cast<int>(index_of(seen)));
       if (done.fetch_add(1, std::memory_order_acq_rel) + 1 == count_of(seen)) done.notify_one();
     }
   }
 
+  // The phase is read before `dismissed`, which is stored before the last phase begins: so nobody sleeps through that.
   void help() {
-    while (!dismissed.load(std::memory_order_acquire)) {
+    for (;;) {
       const uint32_t before = phase.load(std::memory_order_acquire);
+      if (dismissed.load(std::memory_order_acquire)) return;
       work();
       int spins = 0;
       while (phase.load(std::memory_order_acquire) == before && spins < kSpins) pause(), ++spins;
@@ -219,10 +231,11 @@ int Team::size() const { return state_->size; }
 void Team::run_raw(int n, void (*fn)(void*, int), void* ctx) {
   if (n <= 0) return;
   TeamState& s = *state_;
-  if (s.size == 1 || n == 1) {
+  if (s.size == 1 || n == 1 || s.busy) {
     for (int i = 0; i < n; ++i) fn(ctx, i);
     return;
   }
+  s.busy = true;
   s.fn = fn;
   s.ctx = ctx;
   s.done.store(0, std::memory_order_relaxed);
@@ -232,10 +245,12 @@ void Team::run_raw(int n, void (*fn)(void*, int), void* ctx) {
   const auto all = static_cast<uint32_t>(n);
   for (int spins = 0;; ++spins) {
     const uint32_t done = s.done.load(std::memory_order_acquire);
-    if (done == all) return;
+    if (done == all) break;
     if (spins < kSpins) pause();
     else s.done.wait(done, std::memory_order_acquire);
   }
+  s.busy = false;
+  if (s.failed.exchange(false, std::memory_order_acq_rel)) std::rethrow_exception(std::exchange(s.error, nullptr));
 }
 
 }  // namespace ww

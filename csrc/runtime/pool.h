@@ -35,7 +35,8 @@ class WW_API Team {
   int size() const;
 
   // Calls f(i) once for each i in [0, n), in no stated order or thread; returns when all have returned.
-  // n < 2^20. f must not throw, and must not start another phase.
+  // What f throws first, run() throws again at the end. A phase that f starts on the caller's thread (in a signal
+  // handler, say) is done there, by the caller alone; f must not start one elsewhere.
   template <class F>
   void run(int n, F&& f) {
     using Fn = std::remove_reference_t<F>;

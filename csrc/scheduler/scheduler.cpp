@@ -1,6 +1,7 @@
 #include "scheduler/scheduler.h"
 
 #include <algorithm>
+#include <limits>
 #include <stdexcept>
 
 namespace ww {
@@ -22,9 +23,11 @@ void require(bool condition, const char* invariant) {
 Scheduler::Scheduler(const SchedulerConfig& config) : config_(config) {
   const auto& c = config_;
   if (c.max_num_seqs < 1 || c.max_num_batched_tokens < c.max_num_seqs || c.max_num_queued_reqs < 1 ||
-      c.max_num_queued_tokens < 1 || c.block_size < 1 || c.num_blocks < 1 || c.max_model_len < 1)
+      c.max_num_queued_tokens < 1 || c.block_size < 1 || c.num_blocks < 1 || c.max_model_len < 1 ||
+      int64_t{c.num_blocks} * c.block_size > std::numeric_limits<int32_t>::max())
     throw std::invalid_argument(
-        "every field of a scheduler's config must be at least 1, and max_num_batched_tokens at least max_num_seqs.");
+        "every field of a scheduler's config must be at least 1, max_num_batched_tokens at least max_num_seqs, and "
+        "num_blocks * block_size below 2^31.");
   max_blocks_ = blocks_for(c.max_model_len);
   const auto seats = static_cast<size_t>(c.max_num_seqs);
   const auto budget = static_cast<size_t>(c.max_num_batched_tokens);

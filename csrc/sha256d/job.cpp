@@ -50,7 +50,7 @@ void Job::run(Team& team, const YieldFlag& yield, const std::function<bool()>& p
     Work work = work_;
     set_header_time(work, piece.time);
     const Found found = scan(team, work, piece.rect, kernel_, controls);
-    ended = !found.remaining.empty() || yield.load(std::memory_order_acquire) != 0;
+    ended = found.halted || yield.load(std::memory_order_acquire) != 0;
     // From the back, so that the next call begins with the first (and smallest) of them.
     for (auto r = found.remaining.rbegin(); r != found.remaining.rend(); ++r) give_back({piece.time, *r});
     std::lock_guard lock(mutex_);

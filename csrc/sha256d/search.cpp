@@ -44,13 +44,13 @@ class Search {
       : work_(work), rect_(rect), kernel_(kernel), controls_(controls), chunk_(chunk_nonces(rect, kernel, threads)),
         chunks_in_row_((rect.count + chunk_ - 1) / chunk_), chunks_(chunks_in_row_ * rect.versions) {}
 
-  void work();
+  void work();  // a worker's whole part
   Found finish();
 
  private:
   struct Chunk { uint64_t number, first, end; };
   Chunk chunk(uint64_t index) const;
-  bool halted() const;
+  bool halted();
   void poll();
   uint64_t test(const Row& row, uint64_t number, uint64_t first, uint32_t count, std::vector<Placed>& hits,
                 std::vector<uint32_t>& candidates);
@@ -77,9 +77,11 @@ Search::Chunk Search::chunk(uint64_t index) const {
           rect_.first + std::min(begin + chunk_, rect_.count)};
 }
 
-bool Search::halted() const {
-  return halt_.load(std::memory_order_relaxed) ||
-         (controls_.stop && controls_.stop->load(std::memory_order_relaxed) != 0);
+// A stop once seen holds, also where its word is cleared at once: so each worker leaves one rectangle at most.
+bool Search::halted() {
+  if (controls_.stop && controls_.stop->load(std::memory_order_relaxed) != 0)
+    halt_.store(true, std::memory_order_relaxed);
+  return halt_.load(std::memory_order_relaxed);
 }
 
 void Search::poll() {
@@ -108,7 +110,7 @@ uint64_t Search::test(const Row& row, uint64_t number, uint64_t first, uint32_t 
   return first + count;
 }
 
-void Search::work() {
+void Search::work() try {
   std::vector<Placed> hits;
   std::vector<Rect> remaining;
   std::vector<uint32_t> candidates(kernel_.quantum);
@@ -132,6 +134,9 @@ void Search::work() {
   std::lock_guard lock(mutex_);
   hits_.insert(hits_.end(), hits.begin(), hits.end());
   remaining_.insert(remaining_.end(), remaining.begin(), remaining.end());
+} catch (...) {
+  halt_.store(true, std::memory_order_relaxed);  // no memory for hits: the others need not go on
+  throw;
 }
 
 // What no worker has claimed: the rest of one row, and the rows below it.
@@ -171,9 +176,20 @@ Found Search::finish() {
   for (const Placed& p : hits_) found.hits.push_back(p.hit);
   for (const Rect& r : unclaimed()) remaining_.push_back(r);
   found.remaining = joined(std::move(remaining_));
+  found.halted = halt_.load(std::memory_order_relaxed);
   found.hashes = rect_.count * rect_.versions;  // modulo 2^64, as is what is taken off
   for (const Rect& r : found.remaining) found.hashes -= r.count * r.versions;
   return found;
+}
+
+// By `size` workers of the team at most.
+Found scan_by(Team& team, int size, const Work& work, const Rect& rect, const Kernel& kernel, const Controls& controls) {
+  if (rect.count == 0 || rect.versions == 0) return {};
+  const int workers = threads_for(rect, kernel, size);
+  Search search(work, rect, kernel, controls, workers);
+  // Every helper gets an item wherever it is more than the caller alone, so that the caller has one, too, and polls.
+  team.run(workers == 1 ? 1 : size, [&](int) { search.work(); });
+  return search.finish();
 }
 
 }  // namespace
@@ -185,17 +201,14 @@ bool is_valid(const Work& work, const Rect& r) {
 }
 
 Found scan(Team& team, const Work& work, const Rect& rect, const Kernel& kernel, const Controls& controls) {
-  if (rect.count == 0 || rect.versions == 0) return {};
-  const int workers = threads_for(rect, kernel, team.size());
-  Search search(work, rect, kernel, controls, workers);
-  // Every helper gets an item wherever it is more than the caller alone, so that the caller has one, too, and polls.
-  team.run(workers == 1 ? 1 : team.size(), [&](int) { search.work(); });
-  return search.finish();
+  return scan_by(team, team.size(), work, rect, kernel, controls);
 }
 
+// Within another team's lifetime `team` is that one, which may be larger than asked for.
 Found search(const Work& work, const Rect& rect, const Kernel& kernel, int threads, const Controls& controls) {
-  Team team(threads_for(rect, kernel, threads > 0 ? threads : default_threads()));
-  return scan(team, work, rect, kernel, controls);
+  const int wanted = threads_for(rect, kernel, threads > 0 ? threads : default_threads());
+  Team team(wanted);
+  return scan_by(team, std::min(wanted, team.size()), work, rect, kernel, controls);
 }
 
 }  // namespace ww

@@ -40,6 +40,7 @@ struct Found {
   std::vector<Hit> hits;        // sorted by (version number, nonce)
   std::vector<Rect> remaining;  // at most team.size() + 2; disjoint, and with what was tested the whole
   uint64_t hashes = 0;          // pairs tested
+  bool halted = false;          // by stop, poll or max_hits, though all may have been tested by then
 };
 
 WW_API Found scan(Team& team, const Work& work, const Rect& rect, const Kernel& kernel, const Controls& controls);

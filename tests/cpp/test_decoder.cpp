@@ -1,6 +1,7 @@
 // The decoder through its ww_engine: the same bits for any batch, chunk and thread count; bad batches are refused.
 #include <algorithm>
 #include <cstring>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -82,6 +83,30 @@ static void same_bits(const Kernels& kernels) {
   }
 }
 
+// A token whose activations overflow spoils its own step and no later one, also where rows have padding.
+static void overflow_does_not_stay(const Kernels& kernels) {
+  Decoder d(kConfig, kernels, 1);
+  d.weights().set_dummy(3, 1);
+  CHECK(d.alloc_kv(d.block_bytes() * kColumns) == kColumns);
+  OwnedBatch good, bad;
+  good.add(0, 1, 0, {1, 2, 3});
+  bad.add(0, 1, 0, {70, 70, 70});
+  CHECK(good.step(d.engine(), false) == WW_OK);
+  const std::vector<float> before = good.logits;
+  const Tensor& embedding = d.weights().tensors()[0];
+  std::vector<float> rows(static_cast<size_t>(embedding.rows) * static_cast<size_t>(embedding.columns));
+  for (int r = 0; r < embedding.rows; ++r)
+    for (int c = 0; c < embedding.columns; ++c)
+      rows[static_cast<size_t>(r * embedding.columns + c)] =
+          embedding.base[(r / kPanel * embedding.columns + c) * kPanel + r % kPanel];
+  for (int c = 0; c < embedding.columns; ++c) rows[static_cast<size_t>(70 * embedding.columns + c)] = __builtin_inff();
+  d.weights().set(0, rows.data(), 1);
+  CHECK(bad.step(d.engine(), false) == WW_OK);
+  CHECK(bad.next[0] >= 0 && bad.next[0] < kConfig.vocab);
+  CHECK(good.step(d.engine(), false) == WW_OK);
+  CHECK(std::memcmp(good.logits.data(), before.data(), before.size() * sizeof(float)) == 0);
+}
+
 static void bad_batches() {
   Decoder d(kConfig, *find_kernels(""), 2);
   d.weights().set_dummy(0, 1);
@@ -122,6 +147,7 @@ int main() {
   const auto p = ww::philox4x32(0, 0, 0);
   CHECK(p.word[0] == 0x6627e8d5 && p.word[3] == 0x9b00dbd8);
   each_kernels([](void*, const char* isa) { same_bits(*find_kernels(isa)); }, nullptr);
+  each_kernels([](void*, const char* isa) { overflow_does_not_stay(*find_kernels(isa)); }, nullptr);
   CHECK(find_kernels("sse9") == nullptr);
   bad_batches();
   for (const Config& bad : {Config{1, 32, 3, 2, 16, 32, 64, 64, 1e4, true, 1e-5},
@@ -135,5 +161,13 @@ int main() {
     }
     CHECK(refused);
   }
+  bool too_large = false;
+  try {
+    constexpr int kMost = 1 << 24;
+    Decoder d({kMost, kMost, 1, 1, 16, kMost, kMost, 64, 1e4, true, 1e-5}, *find_kernels(""), 1);
+  } catch (const std::bad_alloc&) {
+    too_large = true;
+  }
+  CHECK(too_large);
   return 0;
 }

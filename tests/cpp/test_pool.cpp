@@ -55,6 +55,36 @@ int main() {
     }
   }
 
+  // What an item throws, run() throws once all items are done; the team works on.
+  {
+    Team team(4);
+    for (int round = 0; round < 50; ++round) {
+      std::atomic<int> done{0};
+      bool thrown = false;
+      try {
+        team.run(20, [&](int i) {
+          ++done;
+          if (i % 7 == 3) throw i;
+        });
+      } catch (int i) {
+        thrown = i % 7 == 3;
+      }
+      CHECK(thrown && (done == 20 || team.size() == 1));
+    }
+  }
+
+  // A phase that starts within another, on the caller's thread.
+  {
+    Team team(4);
+    std::atomic<int> sum{0};
+    const auto caller = std::this_thread::get_id();
+    for (int round = 0; round < 50; ++round)
+      team.run(8, [&](int) {
+        if (std::this_thread::get_id() == caller) Team(2).run(10, [&](int j) { sum += j; });
+      });
+    CHECK(sum % 45 == 0);
+  }
+
 #if !defined(__SANITIZE_THREAD__)  // TSan does not follow threads started after fork
   const pid_t child = fork();
   CHECK(child >= 0);

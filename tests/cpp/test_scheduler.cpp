@@ -157,6 +157,7 @@ void misuse_is_refused() {
   };
   CHECK(throws([] { Scheduler({4, 3, 1, 1, 1, 1, 1}); }));
   CHECK(throws([] { Scheduler({1, 1, 1, 1, 0, 1, 1}); }));
+  CHECK(throws([] { Scheduler({1, 1, 1, 1, 1 << 16, 1 << 15, 1}); }));  // slots are int32
   Scheduler machine({1, 4, 1, 4, 4, 4, 8});
   const int32_t token = 1;
   CHECK(throws([&] { machine.complete(0, &token); }));

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstring>
 #include <map>
+#include <new>
 #include <random>
 #include <thread>
 #include <tuple>
@@ -89,6 +90,50 @@ static void stopped_and_taken_up(const Kernel& kernel, int threads, unsigned see
   CHECK(equal(found.hits, search_all(work, {rect}, kernel).hits));
 }
 
+// A stop word that is cleared again at once, from a thread that goes on doing so; and a search within a larger team.
+static void remaining_stays_small(const Kernel& kernel) {
+  Work work = make_work(0x00);
+  std::memset(work.target, 0, 32);
+  std::atomic<uint32_t> stop{0};
+  std::atomic<bool> end{false};
+  std::thread blinker([&] {
+    for (; !end; std::this_thread::sleep_for(std::chrono::microseconds(50))) {
+      stop = 1;
+      for (int i = 0; i < 300; ++i) asm volatile("");
+      stop = 0;
+    }
+  });
+  Controls controls;
+  controls.stop = &stop;
+  for (int i = 0; i < 20; ++i) CHECK(search(work, {0, 1 << 19, 0, 4}, kernel, 2, controls).remaining.size() <= 4);
+  end = true;
+  blinker.join();
+  stop = 0;
+  Team outer(4);
+  std::thread stopper([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    stop = 1;
+  });
+  CHECK(search(work, {0, kNonces, 0, 4}, kernel, 1, controls).remaining.size() <= 3);
+  stopper.join();
+}
+
+// What a worker throws (for want of memory, say), the search throws, on however many threads.
+static void throws(const Kernel& kernel) {
+  for (int threads : {1, 3}) {
+    Controls controls;
+    int polls = 0;
+    controls.poll = [&]() -> bool { return ++polls < 2 ? false : throw std::bad_alloc(); };
+    bool thrown = false;
+    try {
+      search(make_work(0x00), {0, kNonces, 0, 4}, kernel, threads, controls);
+    } catch (const std::bad_alloc&) {
+      thrown = true;
+    }
+    CHECK(thrown);
+  }
+}
+
 static void limited(const Kernel& kernel, int threads, uint64_t max_hits) {
   const Work work = make_work(0x03);
   const Rect rect{7, 5'000, 0, 4};
@@ -171,6 +216,8 @@ int main() {
       job_partitions(*kernel, threads);
     }
     job_tiles(*kernel);
+    remaining_stays_small(*kernel);
+    throws(*kernel);
   }
   bool refused = false;
   try {

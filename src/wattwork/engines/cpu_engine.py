@@ -59,8 +59,13 @@ class CpuEngine:
 
     @property
     def native(self) -> int:
-        """The address of its `ww_engine` (wattwork.h), valid until load() or close() as long as this object lives."""
+        """The address of its `ww_engine` (wattwork.h), valid as long as `native_owner` lives."""
         return self._loaded.engine
+
+    @property
+    def native_owner(self) -> object:
+        """What to keep while `native` is in use: load() and close() let it go."""
+        return self._loaded
 
     def load(self, config: ModelConfig, weights: str, dtype: str = "f32") -> None:
         """Take the weights ("dummy:<seed>" or a folder); InvalidInput for any dtype but f32."""
@@ -123,5 +128,7 @@ class CpuEngine:
             self._loaded.alloc_kv(self._budget_bytes)
 
     def close(self) -> None:
-        """Give everything back."""
+        """Give everything back; the weights when no scheduler uses them any more."""
+        if self._decoder is not None:
+            self._decoder.drop_kv()  # the requests of a scheduler that still runs on it fail
         self._decoder = None

@@ -39,7 +39,8 @@ _REJECTIONS: dict[int, tuple[type[WattworkError], str]] = {
 
 def _make_loop(config: SchedulerConfig, engine: StepEngine | None, threads: int) -> Any:
     if _native.HAVE_CORE:
-        return _native.core.Loop(config, engine, getattr(engine, "native", 0), threads)
+        owner = getattr(engine, "native_owner", engine)  # the loop keeps it: the engine may be closed before
+        return _native.core.Loop(config, owner, getattr(engine, "native", 0), threads)
     from wattwork.scheduler.fallback import FallbackLoop
 
     return FallbackLoop(config, engine)
