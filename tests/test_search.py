@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wattwork._native import HAVE_CORE
+from wattwork._search import Rect, Stop, isas, search
 from wattwork.errors import InvalidInput, UnsupportedISA
-from wattwork.search import Rect, Stop, isas, search
 from wattwork.work import MAX_TARGET, Work
 
 NATIVE = [isa for isa in isas() if isa != "numpy"]
@@ -322,7 +322,7 @@ def test_ctrl_c(isa, endless):
     code = (
         "from headers import GENESIS\n"
         "from wattwork.job import Job\n"
-        "from wattwork.search import Stop, search\n"
+        "from wattwork._search import Stop, search\n"
         "from wattwork.work import Work\n"
         "WORK = Work.from_header(GENESIS, target=1)\n"
         "print('ready', flush=True)\n" + endless.format(isa)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from wattwork._native import HAVE_CORE, core
-from wattwork.search import NONCES, UNLIMITED, Rect, Stop, choose_isa, core_threads, on_main_thread
+from wattwork._search import NONCES, UNLIMITED, Rect, Stop, choose_isa, core_threads, on_main_thread
 from wattwork.work import Work
 
 STRETCH = 2**16  # nonces the Python job takes at a time: 0.1 s

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from wattwork import defaults
+from wattwork._search import search
 from wattwork.data import MAINNET_HEIGHTS, mainnet_header
 from wattwork.device import Device, check_device
 from wattwork.engines import make_engine, preset
@@ -16,7 +17,6 @@ from wattwork.job import Job
 from wattwork.machine import describe_device, describe_versions
 from wattwork.meters import Meter
 from wattwork.report import Mode, PhaseResult, Proof, Report
-from wattwork.search import search
 from wattwork.trace import Trace, fit_to_context, packaged_trace, prompt_token_ids, size_trace
 from wattwork.work import Work
 

@@ -39,10 +39,10 @@ def print_report(report: Report, console: Console) -> None:
 
 def print_devices(console: Console) -> None:
     """What this machine has to work with."""
+    from wattwork._search import isas
     from wattwork.engines import PRESETS
     from wattwork.machine import default_threads, describe_device
     from wattwork.meters import Meter
-    from wattwork.search import isas
 
     device = describe_device("cpu")
     table = _table("device", "", "")

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from wattwork._search import Stop
 from wattwork.engines.base import Out, StepEngine
 from wattwork.errors import WattworkError
 from wattwork.scheduler.config import Sampling, SchedulerConfig
 from wattwork.scheduler.twin import Events, Reject, SchedulerTwin, to_batch
-from wattwork.search import Stop
 
 
 class FallbackLoop:

@@ -1,4 +1,7 @@
-"""The nonce search: every (nonce, version) pair of a rectangle tested exactly once."""
+"""The nonce search: every (nonce, version) pair of a rectangle tested exactly once.
+
+The module is not named `search`: importing it would put itself in the place of the function `wattwork.search`.
+"""
 
 import ctypes
 import os
