@@ -68,9 +68,9 @@ def compare(
         run.switch("hash")
         alone = run.window("hash", warm_up=True)
         run.switch("infer")
-        run.window("infer, offline", warm_up=True)
-        trace = packaged_trace()
+        trace = packaged_trace()  # solo: before the offline window, whose unfinished requests go on running
         capacity_tok_s = solo_capacity_tok_s(device, trace, config, run.ticker("infer, capacity", CAPACITY_S))
+        run.window("infer, offline", warm_up=True)
         sized = size_trace(trace, capacity_tok_s=capacity_tok_s, window_s=seconds, context=config.context, load=load)
         device.bind(job, engine, sized)
         run.window("infer, trace")
