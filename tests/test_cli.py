@@ -102,6 +102,8 @@ def test_json_to_standard_output_is_json_and_nothing_else():
         (["compare", "--watts", "-3"], "watts"),
         (["compare", "--load", "0"], "load must be above 0"),
         (["compare", "--json", "/no/such/folder/report.json"], "--json"),
+        (["compare", "--json", "/"], "give a file"),
+        (["compare", "--json", "/proc/report.json"], "writable folder"),
         (["compare", "--seconds", "ten"], "--seconds"),
         (["compare", "--colour"], "--colour"),
         (["mine"], "mine"),
@@ -141,6 +143,14 @@ def test_a_reader_that_leaves_gets_no_traceback(command):
     run = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
     assert run.returncode in (0, 1)
     assert run.stderr == ""
+
+
+def test_a_full_disk_is_one_sentence():
+    with Path("/dev/full").open("w") as full:
+        run = subprocess.run(
+            [sys.executable, "-m", "wattwork", "devices"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (run.returncode, run.stderr) == (1, "wattwork: the output cannot be written: No space left on device.\n")
 
 
 @pytest.mark.parametrize("after_s", [0.5, 2.0])

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 
 import jsonschema
 import pytest
@@ -179,6 +180,20 @@ def test_files_that_cannot_be_read_or_written(tmp_path):
         Report().save(tmp_path / "none" / "report.json")
     with pytest.raises(InvalidInput, match="not a number"):
         Report(phases=[PhaseResult("idle", float("nan"))]).to_json()
+
+
+def test_saving_follows_links_and_replaces_nothing_but_files(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    Report().save(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert Report.load(tmp_path / "file") == Report()
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    Report().save(tmp_path / "pipe")
+    assert os.read(reader, 10_000).decode() == Report().to_json()
+    os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link", "pipe"]
 
 
 def test_unknown_keys_are_left_out():
