@@ -275,16 +275,16 @@ def test_random_work(work_and_rect, isa):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"first": -1}, "between 0 and"),
-        ({"first": 2**32 + 1}, "between 0 and"),
-        ({"first": 5, "count": 2**32}, "count is 0 to 4294967291"),
-        ({"count": -1}, "count is 0 to"),
+        ({"first": -1}, "first must be from 0"),
+        ({"first": 2**32 + 1}, "first must be from 0"),
+        ({"first": 5, "count": 2**32}, "count must be from 0 to 4294967291"),
+        ({"count": -1}, "count must be from 0 to"),
         ({"versions": 2}, "mask makes 1"),
         ({"versions": -1}, "mask makes 1"),
         ({"versions": "some"}, "mask makes 1"),
         ({"version_first": 2}, "version_first"),
-        ({"threads": 0}, "at least one thread"),
-        ({"max_hits": 0}, "max_hits is at least 1"),
+        ({"threads": 0}, "threads must be from 1"),
+        ({"max_hits": 0}, "max_hits must be at least 1"),
         ({"device": "cuda:7"}, "device 'cpu'"),
     ],
 )

@@ -92,21 +92,27 @@ def isas() -> tuple[str, ...]:
     """
     usable = _usable()
     forced = os.environ.get("WATTWORK_ISA")
-    return (_among(usable, forced), *(isa for isa in usable if isa != forced)) if forced else usable
+    return (
+        (_among(usable, forced, f"WATTWORK_ISA={forced}"), *(isa for isa in usable if isa != forced))
+        if forced
+        else usable
+    )
 
 
 def choose_isa(isa: str | None) -> str:
     """The one named, or the default; raises UnsupportedISA, never takes another instead."""
-    return isas()[0] if isa is None else _among(_usable(), isa)
+    return isas()[0] if isa is None else _among(_usable(), isa, f"isa={isa!r}")
 
 
 def _usable() -> tuple[str, ...]:
     return (*(core.isa_list() if HAVE_CORE else ()), "numpy")
 
 
-def _among(usable: tuple[str, ...], isa: str) -> str:
+def _among(usable: tuple[str, ...], isa: str, said: str) -> str:
     if isa not in usable:
-        raise UnsupportedISA(f"The instruction set {isa!r} is unknown or not usable here; use {', '.join(usable)}.")
+        raise UnsupportedISA(
+            f"{said} names an instruction set that is unknown or not usable here; choose one of {', '.join(usable)}."
+        )
     return isa
 
 
@@ -135,9 +141,9 @@ def search(
     """
     rect = _rect(work, first, count, version_first, versions)
     if device != "cpu":
-        raise InvalidInput(f"A search runs on device 'cpu', not on {device!r}.")
+        raise InvalidInput(f"a search runs on device 'cpu', not on {device!r}; use that.")
     if max_hits is not None and max_hits < 1:
-        raise InvalidInput(f"max_hits is at least 1, or None for all; it is {max_hits}.")
+        raise InvalidInput(f"max_hits must be at least 1, or None for all, not {max_hits}.")
     chosen, stop, n_threads = choose_isa(isa), stop or Stop(), core_threads(threads)
     limit = UNLIMITED if max_hits is None else min(max_hits, UNLIMITED)
     begin = time.perf_counter()
@@ -159,7 +165,7 @@ def core_threads(threads: int | None) -> int:
     if threads is None:
         return 0
     if not 1 <= threads < 2**16:
-        raise InvalidInput(f"A search takes at least one thread (and fewer than 65536), not {threads}.")
+        raise InvalidInput(f"threads must be from 1 to 65535, not {threads}.")
     return threads
 
 
@@ -170,18 +176,22 @@ def on_main_thread() -> bool:
 
 def _rect(work: Work, first: int, count: int | None, version_first: int, versions: int | Literal["all"]) -> Rect:
     if not 0 <= first <= NONCES:
-        raise InvalidInput(f"The first nonce lies between 0 and 2**32; {first} does not.")
+        raise InvalidInput(f"first must be from 0 to 2**32, not {first}.")
     if count is None:
         count = NONCES - first
     if not 0 <= count <= NONCES - first:
-        raise InvalidInput(f"Nonces end at 2**32: from {first} on, count is 0 to {NONCES - first}, not {count}.")
+        raise InvalidInput(
+            f"nonces end at 2**32: from {first} on, count must be from 0 to {NONCES - first}, not {count}."
+        )
     if not 0 <= version_first <= work.versions:
-        raise InvalidInput(f"The version mask makes {work.versions} versions; version_first cannot be {version_first}.")
+        raise InvalidInput(
+            f"the version mask makes {work.versions} versions: version_first must be up to that, not {version_first}."
+        )
     left = work.versions - version_first
     number = left if versions == "all" else versions
     if not isinstance(number, int) or not 0 <= number <= left:
         raise InvalidInput(
-            f"From version number {version_first} on, the version mask makes {left}: "
-            f'versions is "all" or a number up to that, not {versions!r}.'
+            f"from version number {version_first} on, the version mask makes {left}: "
+            f'versions must be "all" or a number up to that, not {versions!r}.'
         )
     return Rect(first, count, version_first, number)

@@ -66,7 +66,7 @@ class FallbackLoop:
                 return
             error, self._back_error = self._back_error, ""
             if error:
-                raise WattworkError(f"The back stopped with {error}; mend it and set it again.")
+                raise WattworkError(f"the back stopped with {error}; mend it and set it again.")
             old, self._back = self._back, back
             if old is back:
                 return
