@@ -4,6 +4,7 @@ The module is not named `search`: importing it would put itself in the place of 
 """
 
 import ctypes
+import operator
 import os
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Literal, NamedTuple
 
 from wattwork._native import HAVE_CORE, core
 from wattwork.errors import InvalidInput, UnsupportedISA
+from wattwork.machine import check_threads
 from wattwork.work import Work
 
 NONCES = 2**32
@@ -162,11 +164,7 @@ def search(
 
 def core_threads(threads: int | None) -> int:
     """The thread count as the core takes it: 0 lets it choose. Raises InvalidInput."""
-    if threads is None:
-        return 0
-    if not 1 <= threads < 2**16:
-        raise InvalidInput(f"threads must be from 1 to 65535, not {threads}.")
-    return threads
+    return check_threads(threads) or 0
 
 
 def on_main_thread() -> bool:
@@ -174,11 +172,18 @@ def on_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
+def _whole(name: str, value: object) -> int:
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise InvalidInput(f"{name} must be a whole number, not {value!r}.") from None
+
+
 def _rect(work: Work, first: int, count: int | None, version_first: int, versions: int | Literal["all"]) -> Rect:
+    first, version_first = _whole("first", first), _whole("version_first", version_first)
     if not 0 <= first <= NONCES:
         raise InvalidInput(f"first must be from 0 to 2**32, not {first}.")
-    if count is None:
-        count = NONCES - first
+    count = NONCES - first if count is None else _whole("count", count)
     if not 0 <= count <= NONCES - first:
         raise InvalidInput(
             f"nonces end at 2**32: from {first} on, count must be from 0 to {NONCES - first}, not {count}."
@@ -188,8 +193,8 @@ def _rect(work: Work, first: int, count: int | None, version_first: int, version
             f"the version mask makes {work.versions} versions: version_first must be up to that, not {version_first}."
         )
     left = work.versions - version_first
-    number = left if versions == "all" else versions
-    if not isinstance(number, int) or not 0 <= number <= left:
+    number = left if versions == "all" else _whole("versions", versions)
+    if not 0 <= number <= left:
         raise InvalidInput(
             f"from version number {version_first} on, the version mask makes {left}: "
             f'versions must be "all" or a number up to that, not {versions!r}.'

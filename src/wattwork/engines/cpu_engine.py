@@ -9,6 +9,7 @@ from wattwork.engines.base import Batch, Caps, ModelConfig, Out
 from wattwork.engines.checks import check_types
 from wattwork.engines.weights import dummy_seed, each_tensor
 from wattwork.errors import InvalidInput, UnsupportedISA
+from wattwork.machine import check_threads
 
 HASHING_ONLY = ("shani", "armv8", "neon", "numba", "numpy")  # what WATTWORK_ISA may force, but no decoder has
 
@@ -43,9 +44,7 @@ class CpuEngine:
     config: ModelConfig  # from load() on
 
     def __init__(self, threads: int | None = None, *, isa: str | None = None) -> None:
-        if threads is not None and threads < 1:
-            raise InvalidInput(f"threads must be at least 1, not {threads}.")
-        self._threads = threads or core.default_threads()
+        self._threads = check_threads(threads) or core.default_threads()
         self.isa = _chosen_isa(isa)
         self._decoder: core.Decoder | None = None
         self._budget_bytes = 0

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from wattwork import _native
 from wattwork.engines.base import StepEngine
 from wattwork.errors import InvalidInput, QueueFull, WattworkError
+from wattwork.machine import check_threads
 from wattwork.scheduler.config import Sampling, SchedulerConfig, Stats
 from wattwork.scheduler.handle import Handle, Ledger
 from wattwork.scheduler.twin import Reject
@@ -77,6 +78,7 @@ class Scheduler:
     def __init__(
         self, config: SchedulerConfig, engine: StepEngine | None, back: Any = None, *, threads: int = 0
     ) -> None:
+        check_threads(threads or None)
         if engine is not None:
             config.check_fits(engine.caps)
         self.config = config
