@@ -1,6 +1,7 @@
 """The report: round trip, schema, derived figures, and what a broken file says."""
 
 import hashlib
+import io
 import json
 import os
 
@@ -8,12 +9,14 @@ import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from wattwork import machine
 from wattwork.data import mainnet_header, packaged_bytes
 from wattwork.errors import InvalidInput
 from wattwork.latency import Latency
 from wattwork.meters import Energy, Meter
+from wattwork.render import print_report
 from wattwork.report import MODES, SCENARIOS, PhaseResult, Power, Proof, Report, Switch
 from wattwork.trace import packaged_trace, size_trace
 
@@ -194,6 +197,14 @@ def test_saving_follows_links_and_replaces_nothing_but_files(tmp_path):
     os.close(reader)
     assert (tmp_path / "pipe").is_fifo()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link", "pipe"]
+
+
+@pytest.mark.parametrize("width", [50, 60, 80, 200])
+def test_tables_lose_nothing_in_a_narrow_terminal(width):
+    console = Console(file=io.StringIO(), width=width)
+    print_report(example(), console)
+    assert "…" not in console.file.getvalue()
+    assert "".join(console.file.getvalue().split()).count("estimate") >= 2  # the watts, and the switches' joules
 
 
 def test_unknown_keys_are_left_out():
