@@ -199,6 +199,14 @@ def test_saving_follows_links_and_replaces_nothing_but_files(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link", "pipe"]
 
 
+def test_less_than_a_token_per_joule_is_no_mtok():
+    console = Console(file=io.StringIO(), width=200)
+    print_report(
+        Report(phases=[PhaseResult("infer", 2.0, output_tokens=12, power=Power(16.0, 8.0, None, "external"))]), console
+    )
+    assert "0.75 tok/J" in console.file.getvalue()
+
+
 @pytest.mark.parametrize("width", [50, 60, 80, 200])
 def test_tables_lose_nothing_in_a_narrow_terminal(width):
     console = Console(file=io.StringIO(), width=width)

@@ -85,7 +85,7 @@ def label(phase: PhaseResult) -> str:
 
 def _headline(report: Report) -> str:
     device = report.device
-    parts = (device.get("name"), f"{device.get('threads_used')} threads", device.get("isa"), device.get("model"))
+    parts = (device.get("name"), f"{device.get('threads_used')} thread(s)", device.get("isa"), device.get("model"))
     return f"wattwork compare: {', '.join(str(part) for part in parts if part)}"
 
 
@@ -114,7 +114,10 @@ def _work_rows(phase: PhaseResult) -> list[tuple[str, str, str]]:
     rows = []
     if phase.mode in ("infer", "mixed"):
         rate = f"{_three(phase.output_throughput or 0)} tok/s"
-        rows.append((rate, si(phase.output_tokens_per_joule, "tok/J"), si(phase.joules_per_output_token, "J/tok")))
+        per_joule = phase.output_tokens_per_joule
+        # No milli: "mtok" reads as millions of tokens.
+        tok_per_j = f"{per_joule:.3g} tok/J" if per_joule and per_joule < 1 else si(per_joule, "tok/J")
+        rows.append((rate, tok_per_j, si(phase.joules_per_output_token, "J/tok")))
     if phase.mode in ("hash", "mixed"):
         j_per_th = None if phase.joules_per_hash is None else phase.joules_per_hash * 1e12
         rows.append((si(phase.hashes_per_s, "H/s"), si(phase.hashes_per_joule, "H/J"), si(j_per_th, "J/TH")))
