@@ -146,8 +146,9 @@ class Handle:
             seconds = None if timeout_ms is None else timeout_ms / 1e3
             if not event.wait(seconds):
                 with self._ledger.lock:
-                    if event.set in wakers:
-                        wakers.remove(event.set)
+                    if event.set not in wakers:  # it came at the last moment
+                        return
+                    wakers.remove(event.set)
                 raise TimeoutError(f"request {self.id} has not ended within {timeout_ms} ms; wait longer or cancel it.")
 
     async def _wait_async(self, wakers: list[Callable[[], None]], ready: Callable[[], bool]) -> None:
