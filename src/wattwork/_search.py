@@ -71,13 +71,16 @@ class Stop:
         return stop
 
     def set(self) -> None:
+        """End the searches that watch it, and those that will until `clear()`."""
         self._word.value = 1
 
     def clear(self) -> None:
+        """Let searches run again."""
         self._word.value = 0
 
     @property
     def is_set(self) -> bool:
+        """Whether the word is not 0."""
         return self._word.value != 0
 
     @property

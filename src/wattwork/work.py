@@ -102,6 +102,7 @@ class Work:
 
     @property
     def version(self) -> int:
+        """The header's own version field."""
         return int.from_bytes(self.header[:4], "little")
 
     @property
@@ -111,14 +112,17 @@ class Work:
 
     @property
     def bits(self) -> int:
+        """The header's compact bits; `target` may be another."""
         return int.from_bytes(self.header[72:76], "little")
 
     @property
     def nonce(self) -> int:
+        """The header's own nonce field, which a search ignores."""
         return int.from_bytes(self.header[76:], "little")
 
     @property
     def difficulty(self) -> float:
+        """How many times harder than difficulty 1 the target is."""
         return target_to_difficulty(self.target)
 
     @property
