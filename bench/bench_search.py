@@ -12,7 +12,7 @@ import subprocess
 
 import pytest
 
-from wattwork.search import isas, search
+from wattwork._search import isas, search
 from wattwork.work import Work
 
 NONCES = {"numpy": 2**16, "portable": 2**21}

@@ -89,6 +89,15 @@ def test_a_trace_is_played_to_its_end_with_hashing_in_its_gaps(device, engine, j
     assert phase.latency.p50_tpot_ms > 0
 
 
+def test_a_trace_whose_requests_fail_is_no_result(device, engine, monkeypatch):
+    device.bind(engine=engine, trace=trace_of((0.0, 8, 4)))
+    device.switch("infer")
+    monkeypatch.setattr(device.scheduler, "_vocab", 2**31)
+    monkeypatch.setattr("wattwork.load.prompt_token_ids", lambda *_: np.array([MODEL.vocab], np.int32))
+    with pytest.raises(ww.RequestFailed, match="step failed"):
+        device.run(0.1)
+
+
 def test_requests_in_flight_are_finished_before_the_front_stops(device, engine, job):
     device.bind(job, engine)
     device.switch("infer")
@@ -131,7 +140,7 @@ def test_closing_in_any_mode_leaves_no_thread(engine, job):
 def test_wrong_input_is_one_sentence_that_names_what_to_change(device, engine, job):
     with pytest.raises(ww.InvalidInput, match="choose one of cpu"):
         Device("gpu")
-    with pytest.raises(ww.InvalidInput, match="threads must be at least 1"):
+    with pytest.raises(ww.InvalidInput, match="threads must be from 1 to 1024"):
         Device("cpu", threads=0)
     with pytest.raises(ww.InvalidInput, match=r"bind\(job=Job"):
         device.switch("hash")

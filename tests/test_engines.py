@@ -79,6 +79,9 @@ def test_isa_is_forced_or_refused(monkeypatch):
     assert CpuEngine().isa == "portable"
     monkeypatch.setenv("WATTWORK_ISA", "shani")  # an instruction set of hashing alone
     assert CpuEngine().isa == ISAS[0]
+    monkeypatch.setenv("WATTWORK_ISA", "nonesuch")
+    with pytest.raises(UnsupportedISA, match="WATTWORK_ISA=nonesuch"):
+        CpuEngine()
     with pytest.raises(UnsupportedISA, match="portable"):
         CpuEngine(isa="shani")
     with pytest.raises(InvalidInput, match="threads"):

@@ -7,9 +7,9 @@ from random import Random
 import pytest
 from headers import GENESIS, oracle, sha256d
 
+from wattwork._search import NONCES, Rect, Stop, isas, search
 from wattwork.errors import UnsupportedISA
 from wattwork.job import STRETCH, Job
-from wattwork.search import NONCES, Rect, Stop, isas, search
 from wattwork.work import Work
 
 WORK = Work.from_header(GENESIS, target=2**240, version_mask=0x6000)

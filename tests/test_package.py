@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import importlib.util
 import re
 import subprocess
 import sys
@@ -27,6 +28,10 @@ def test_every_public_name_is_there_and_listed():
     assert set(wattwork.__all__) <= set(dir(wattwork))
     for name in wattwork.__all__:
         assert getattr(wattwork, name) is not None
+
+
+def test_no_public_name_is_hidden_by_a_module_of_that_name():
+    assert not [name for name in wattwork.__all__ if importlib.util.find_spec(f"wattwork.{name}")]
 
 
 def test_import_loads_nothing_heavy():

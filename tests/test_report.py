@@ -1,18 +1,22 @@
 """The report: round trip, schema, derived figures, and what a broken file says."""
 
 import hashlib
+import io
 import json
+import os
 
 import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from wattwork import machine
 from wattwork.data import mainnet_header, packaged_bytes
 from wattwork.errors import InvalidInput
 from wattwork.latency import Latency
 from wattwork.meters import Energy, Meter
+from wattwork.render import print_report
 from wattwork.report import MODES, SCENARIOS, PhaseResult, Power, Proof, Report, Switch
 from wattwork.trace import packaged_trace, size_trace
 
@@ -179,6 +183,36 @@ def test_files_that_cannot_be_read_or_written(tmp_path):
         Report().save(tmp_path / "none" / "report.json")
     with pytest.raises(InvalidInput, match="not a number"):
         Report(phases=[PhaseResult("idle", float("nan"))]).to_json()
+
+
+def test_saving_follows_links_and_replaces_nothing_but_files(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    Report().save(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert Report.load(tmp_path / "file") == Report()
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    Report().save(tmp_path / "pipe")
+    assert os.read(reader, 10_000).decode() == Report().to_json()
+    os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link", "pipe"]
+
+
+def test_less_than_a_token_per_joule_is_no_mtok():
+    console = Console(file=io.StringIO(), width=200)
+    print_report(
+        Report(phases=[PhaseResult("infer", 2.0, output_tokens=12, power=Power(16.0, 8.0, None, "external"))]), console
+    )
+    assert "0.75 tok/J" in console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [50, 60, 80, 200])
+def test_tables_lose_nothing_in_a_narrow_terminal(width):
+    console = Console(file=io.StringIO(), width=width)
+    print_report(example(), console)
+    assert "…" not in console.file.getvalue()
+    assert "".join(console.file.getvalue().split()).count("estimate") >= 2  # the watts, and the switches' joules
 
 
 def test_unknown_keys_are_left_out():

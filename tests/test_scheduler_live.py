@@ -274,8 +274,9 @@ def test_what_is_asked_wrongly(scheduler, engine):
         SchedulerConfig(max_num_seqs=9, max_num_batched_tokens=8)
     with pytest.raises(InvalidInput, match="num_blocks"):
         SchedulerConfig(num_blocks=0)
-    with pytest.raises(InvalidInput, match="top_p"):
-        Sampling(top_p=0)
+    for name, value in (("top_p", 0), ("top_p", 1e-50), ("temperature", 1e39), ("repetition_penalty", float("nan"))):
+        with pytest.raises(InvalidInput, match=name):
+            Sampling(**{name: value})
     with Scheduler(CONFIG, None) as hash_only, pytest.raises(InvalidInput, match="no engine"):
         hash_only.submit([1], max_tokens=1)
 

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wattwork._native import HAVE_CORE
+from wattwork._search import Rect, Stop, isas, search
 from wattwork.errors import InvalidInput, UnsupportedISA
-from wattwork.search import Rect, Stop, isas, search
 from wattwork.work import MAX_TARGET, Work
 
 NATIVE = [isa for isa in isas() if isa != "numpy"]
@@ -275,16 +275,19 @@ def test_random_work(work_and_rect, isa):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"first": -1}, "between 0 and"),
-        ({"first": 2**32 + 1}, "between 0 and"),
-        ({"first": 5, "count": 2**32}, "count is 0 to 4294967291"),
-        ({"count": -1}, "count is 0 to"),
+        ({"first": -1}, "first must be from 0"),
+        ({"first": 2**32 + 1}, "first must be from 0"),
+        ({"first": 5, "count": 2**32}, "count must be from 0 to 4294967291"),
+        ({"count": -1}, "count must be from 0 to"),
         ({"versions": 2}, "mask makes 1"),
         ({"versions": -1}, "mask makes 1"),
-        ({"versions": "some"}, "mask makes 1"),
+        ({"versions": "some"}, "versions must be a whole number"),
         ({"version_first": 2}, "version_first"),
-        ({"threads": 0}, "at least one thread"),
-        ({"max_hits": 0}, "max_hits is at least 1"),
+        ({"threads": 0}, "threads must be from 1"),
+        ({"threads": 10**6}, "threads must be from 1"),
+        ({"first": 1.5}, "first must be a whole number"),
+        ({"count": "10"}, "count must be a whole number"),
+        ({"max_hits": 0}, "max_hits must be at least 1"),
         ({"device": "cuda:7"}, "device 'cpu'"),
     ],
 )
@@ -322,7 +325,7 @@ def test_ctrl_c(isa, endless):
     code = (
         "from headers import GENESIS\n"
         "from wattwork.job import Job\n"
-        "from wattwork.search import Stop, search\n"
+        "from wattwork._search import Stop, search\n"
         "from wattwork.work import Work\n"
         "WORK = Work.from_header(GENESIS, target=1)\n"
         "print('ready', flush=True)\n" + endless.format(isa)

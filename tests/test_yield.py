@@ -1,5 +1,6 @@
 """The back gives way to the front, and goes on where it was: over the installed loop, and over the Python one."""
 
+import gc
 import threading
 import time
 
@@ -7,7 +8,7 @@ import pytest
 from engines_for_tests import SumEngine, expected
 from headers import GENESIS
 
-from wattwork import _native
+from wattwork import _native, _search_numpy
 from wattwork.errors import InvalidInput, WattworkError
 from wattwork.job import Job
 from wattwork.scheduler import Scheduler, SchedulerConfig
@@ -105,6 +106,26 @@ def test_backs_change_hands_from_many_threads():
             t.join()
 
 
+def test_collected_on_the_thread_that_hashes(monkeypatch):
+    """The garbage collector may find a scheduler on any thread, also on one that the scheduler waits for at its end."""
+    real, cycle = _search_numpy.search, []
+
+    def collecting_search(*args):
+        gc.collect()
+        return real(*args)
+
+    job = Job(WORK, "numpy")
+    cycle += [cycle, Scheduler(CONFIG, None, back=job)]
+    moves(job)
+    gc.disable()
+    try:
+        del cycle
+        monkeypatch.setattr(_search_numpy, "search", collecting_search)
+        wait_until(lambda: not any(t.name.startswith("wattwork") for t in threading.enumerate()))
+    finally:
+        gc.enable()
+
+
 def test_what_cannot_be_a_back(loop):
     class Broken:
         def run(self, stop):
@@ -116,7 +137,7 @@ def test_what_cannot_be_a_back(loop):
                 scheduler.set_back(Broken())
         else:
             scheduler.set_back(Broken())
-            wait_until(lambda: scheduler.stats().yields >= 0 and scheduler._loop._back is None)
+            wait_until(lambda: scheduler._loop._back is None)
             assert scheduler.submit([1], max_tokens=1).result(HANG_MS) == [1]
             with pytest.raises(WattworkError, match="no more nonces"):
                 scheduler.set_back(None)

@@ -1,3 +1,8 @@
+from wattwork._search import Hit as Hit
+from wattwork._search import SearchResult as SearchResult
+from wattwork._search import Stop as Stop
+from wattwork._search import isas as isas
+from wattwork._search import search as search
 from wattwork.device import Device as Device
 from wattwork.engines import PRESETS as PRESETS
 from wattwork.engines import ModelConfig as ModelConfig
@@ -19,11 +24,6 @@ from wattwork.report import Switch as Switch
 from wattwork.scheduler import Handle as Handle
 from wattwork.scheduler import Scheduler as Scheduler
 from wattwork.scheduler import SchedulerConfig as SchedulerConfig
-from wattwork.search import Hit as Hit
-from wattwork.search import SearchResult as SearchResult
-from wattwork.search import Stop as Stop
-from wattwork.search import isas as isas
-from wattwork.search import search as search
 from wattwork.trace import Trace as Trace
 from wattwork.work import Work as Work
 

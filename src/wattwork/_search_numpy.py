@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wattwork.work import Work
 
 if TYPE_CHECKING:
-    from wattwork.search import Rect, Stop
+    from wattwork._search import Rect, Stop
 
 Words = NDArray[np.uint32]
 RawHit = tuple[int, int, bytes]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,8 +23,8 @@ UNREAD, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code. 2: the input is wrong, and one sentence says what to change."""
-    args = _parser().parse_args(argv)
     try:
+        args = _parser().parse_args(argv)
         command: Callable[[argparse.Namespace], int] = args.command
         return command(args)
     except WattworkError as error:
@@ -32,8 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("wattwork: interrupted.", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # nobody reads any more; at exit, Python must find nothing left to write
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # nobody reads standard output any more, or its disk is full
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # at exit, Python must be able to write the rest
+        if not isinstance(error, BrokenPipeError):
+            print(f"wattwork: the output cannot be written: {error.strerror}.", file=sys.stderr)
         return UNREAD
 
 
@@ -139,5 +142,11 @@ def _progress(*, quiet: bool) -> Iterator[Progress]:
 
 def _check_writable(path: Path) -> None:
     """Before a minute's work, not after it."""
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise InvalidInput(f"--json {path}: give a file in a folder that exists.")
+    if path.is_dir():
+        raise InvalidInput(f"--json {path}: this is a folder; give a file.")
+    if path.exists() and not path.is_file():
+        return
+    try:
+        tempfile.TemporaryFile(dir=path.resolve().parent).close()
+    except OSError as error:
+        raise InvalidInput(f"--json {path}: {error.strerror}; give a file in a writable folder.") from None

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from wattwork.errors import InvalidInput
 from wattwork.load import OfflineLoad, Tick, run_trace, wait_until
-from wattwork.machine import default_threads
+from wattwork.machine import check_threads, default_threads
 from wattwork.meters import Meter
 from wattwork.report import MODES, Mode, PhaseResult, Power, Switch
-from wattwork.scheduler import Scheduler, SchedulerConfig
+from wattwork.scheduler import Handle, Scheduler, SchedulerConfig
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from wattwork.engines import ModelConfig, StepEngine
     from wattwork.job import Job
-    from wattwork.scheduler import Handle
     from wattwork.trace import SizedTrace, Trace
 
 DEVICES = ("cpu",)
@@ -47,11 +46,9 @@ class Device:
 
     def __init__(self, name: str = "cpu", *, threads: int | None = None, meter: Meter | None = None) -> None:
         check_device(name)
-        if threads is not None and threads < 1:
-            raise InvalidInput(f"threads must be at least 1, not {threads}.")
         self.name = name
         self.meter = meter or Meter("auto", device=name)
-        self.threads = threads or default_threads()
+        self.threads = check_threads(threads) or default_threads()
         self._mode: Mode = "idle"
         self._job: Job | None = None
         self._engine: StepEngine | None = None
@@ -156,7 +153,8 @@ class Device:
         """Work in the present mode for so long, metered over the same window; `tick` is called as it goes.
 
         With a trace bound the front plays it, and the window lasts until its last request has ended. Without one the
-        front is flat out: short prompts, batched, never waiting (`load.OfflineLoad`).
+        front is flat out: short prompts, batched, never waiting (`load.OfflineLoad`). RequestFailed if one of the
+        trace's requests failed.
         """
         if not seconds > 0:
             raise InvalidInput(f"seconds must be above 0, not {seconds}.")
@@ -170,11 +168,11 @@ class Device:
             counts.sample()
             tick()
 
-        result = PhaseResult(self._mode, 0.0)
+        result, handles = PhaseResult(self._mode, 0.0), list[Handle]()
         with self.meter.window() as window:
             counts.start()
             if front and trace is not None:
-                self._run_trace(result, trace, seconds, look)
+                handles = run_trace(self.scheduler, _plain(trace), self._model().vocab, seconds, look)
             elif front:
                 result.scenario = "offline"
                 self._offline = self._offline or OfflineLoad(self.scheduler, self._model())
@@ -183,19 +181,12 @@ class Device:
                 wait_until(time.perf_counter() + seconds, look)
             counts.sample()
         counts.write_to(result)
+        if front and trace is not None:
+            _write_trace(result, trace, handles)
         if self._mode == "idle":
             self.meter.set_idle(window.energy)  # the baseline of the windows that follow
         result.power = Power.from_energy(window.energy)
         return result
-
-    def _run_trace(self, result: PhaseResult, trace: Trace | SizedTrace, seconds: float, look: Tick) -> None:
-        from wattwork.latency import latency_of
-        from wattwork.trace import SizedTrace
-
-        handles = run_trace(self.scheduler, _plain(trace), self._model().vocab, seconds, look)
-        result.scenario = "trace"
-        result.trace = trace.info.to_dict() if isinstance(trace, SizedTrace) else {"source": trace.source}
-        result.latency = latency_of([handle.timing for handle in handles])
 
     def _model(self) -> ModelConfig:
         assert self._engine is not None
@@ -249,6 +240,17 @@ class _Counts:
         result.hashes = last["hashes"]
         result.output_tokens, result.prompt_tokens = last["output_tokens"], last["prompt_tokens"]
         result.samples = self.samples
+
+
+def _write_trace(result: PhaseResult, trace: Trace | SizedTrace, handles: list[Handle]) -> None:
+    from wattwork.latency import latency_of
+    from wattwork.trace import SizedTrace
+
+    for handle in handles:
+        handle.result()  # raises for one that failed: latencies of the others alone would say nothing of it
+    result.scenario = "trace"
+    result.trace = trace.info.to_dict() if isinstance(trace, SizedTrace) else {"source": trace.source}
+    result.latency = latency_of([handle.timing for handle in handles])
 
 
 def check_device(name: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from wattwork._native import HAVE_CORE, core
-from wattwork.search import NONCES, UNLIMITED, Rect, Stop, choose_isa, core_threads, on_main_thread
+from wattwork._search import NONCES, UNLIMITED, Rect, Stop, choose_isa, core_threads, on_main_thread
 from wattwork.work import Work
 
 STRETCH = 2**16  # nonces the Python job takes at a time: 0.1 s
@@ -26,7 +26,8 @@ class JobHit(NamedTuple):
 class Job:
     """All nonces x the mask's versions of a work, then the same with header time + 1 s, and so on without end.
 
-    `native` is the core's own object, which a native scheduler takes as its back; None where there is no core.
+    `isa` forces an instruction set (None: `isas()[0]`); UnsupportedISA for one that is not usable here. `native` is the
+    core's own object, which a native scheduler takes as its back; None where there is no core.
     """
 
     def __init__(self, work: Work, isa: str | None = None) -> None:

@@ -7,6 +7,10 @@ import platform
 import sys
 from pathlib import Path
 
+from wattwork.errors import InvalidInput
+
+MAX_THREADS = 1024  # more than any machine's processors: past that it is a mistake, and would exhaust the process
+
 
 def cpu_name(root: str | Path = "/") -> str:
     """The processor's name as the kernel gives it, or its architecture where the kernel names none."""
@@ -46,6 +50,13 @@ def default_threads() -> int:
     from wattwork._native import HAVE_CORE, core
 
     return core.default_threads() if HAVE_CORE else len(usable_threads())
+
+
+def check_threads(threads: int | None) -> int | None:
+    """The number of workers as it was given; InvalidInput unless it is None or from 1 to MAX_THREADS."""
+    if threads is not None and not (isinstance(threads, int) and 1 <= threads <= MAX_THREADS):
+        raise InvalidInput(f"threads must be from 1 to {MAX_THREADS}, not {threads}.")
+    return threads
 
 
 def describe_device(device: str = "cpu", *, isa: str | None = None, threads: int | None = None) -> dict[str, object]:

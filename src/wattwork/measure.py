@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from wattwork import defaults
+from wattwork._search import search
 from wattwork.data import MAINNET_HEIGHTS, mainnet_header
 from wattwork.device import Device, check_device
 from wattwork.engines import make_engine, preset
@@ -16,7 +17,6 @@ from wattwork.job import Job
 from wattwork.machine import describe_device, describe_versions
 from wattwork.meters import Meter
 from wattwork.report import Mode, PhaseResult, Proof, Report
-from wattwork.search import search
 from wattwork.trace import Trace, fit_to_context, packaged_trace, prompt_token_ids, size_trace
 from wattwork.work import Work
 
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 Progress = Callable[[str, float | None], None]
 
 PROOF_REACH = 20_000  # nonces searched on either side of the true one
-WARM_UP_S = 0.5  # flat out before a window: caches, clocks, the first batch
+WARM_UP_S = 0.5  # flat out before a window: caches, clocks
+MOST_WARM_UP_S = 30.0  # however long the first batch takes
 CAPACITY_S = 1.5  # prompts are fed at least so long to learn the engine's solo capacity
 
 
@@ -68,9 +69,9 @@ def compare(
         run.switch("hash")
         alone = run.window("hash", warm_up=True)
         run.switch("infer")
-        run.window("infer, offline", warm_up=True)
-        trace = packaged_trace()
+        trace = packaged_trace()  # solo: before the offline window, whose unfinished requests go on running
         capacity_tok_s = solo_capacity_tok_s(device, trace, config, run.ticker("infer, capacity", CAPACITY_S))
+        run.window("infer, offline", warm_up=True)
         sized = size_trace(trace, capacity_tok_s=capacity_tok_s, window_s=seconds, context=config.context, load=load)
         device.bind(job, engine, sized)
         run.window("infer, trace")
@@ -131,9 +132,21 @@ class _Run:
     def switch(self, mode: Mode) -> None:
         self._report.switches.append(self._device.switch(mode))
 
+    def _warm_up(self, step: str) -> None:
+        """Flat out for WARM_UP_S; inference until a batch of requests has come and gone.
+
+        Before that a window sees the first batch's prompts and hardly any output: its length would make the rate.
+        """
+        scheduler, until_s = self._device.scheduler, time.perf_counter() + MOST_WARM_UP_S
+        batch = scheduler.config.max_num_seqs if self._device.mode == "infer" else 0
+        enough = scheduler.stats().finished + batch
+        self._device.run(WARM_UP_S, tick=lambda: self._progress(step, None))
+        while scheduler.stats().finished < enough and time.perf_counter() < until_s:
+            self._device.run(WARM_UP_S, tick=lambda: self._progress(step, None))
+
     def window(self, step: str, *, warm_up: bool = False) -> PhaseResult:
         if warm_up:
-            self._device.run(WARM_UP_S, tick=self.ticker(f"{step}: warm-up", WARM_UP_S))
+            self._warm_up(f"{step}: warm-up")
         phase = self._device.run(self._seconds, tick=self.ticker(step, self._seconds))
         self._report.phases.append(phase)
         return phase

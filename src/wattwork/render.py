@@ -39,10 +39,10 @@ def print_report(report: Report, console: Console) -> None:
 
 def print_devices(console: Console) -> None:
     """What this machine has to work with."""
+    from wattwork._search import isas
     from wattwork.engines import PRESETS
     from wattwork.machine import default_threads, describe_device
     from wattwork.meters import Meter
-    from wattwork.search import isas
 
     device = describe_device("cpu")
     table = _table("device", "", "")
@@ -90,7 +90,7 @@ def label(phase: PhaseResult) -> str:
 
 def _headline(report: Report) -> str:
     device = report.device
-    parts = (device.get("name"), f"{device.get('threads_used')} threads", device.get("isa"), device.get("model"))
+    parts = (device.get("name"), f"{device.get('threads_used')} thread(s)", device.get("isa"), device.get("model"))
     return f"wattwork compare: {', '.join(str(part) for part in parts if part)}"
 
 
@@ -98,7 +98,7 @@ def _table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(columns[0], no_wrap=True)
     for column in columns[1:]:
-        table.add_column(column, justify="right" if column else "left")
+        table.add_column(column, justify="right" if column else "left", overflow="fold")
     return table
 
 
@@ -153,7 +153,10 @@ def _latency_table(report: Report) -> Table:
 
 
 def _switch_table(report: Report) -> Table:
-    table = _table("switch", "old work stopped", "first new unit", "energy")
+    power = report.phases[0].power if report.phases else None
+    table = _table(
+        "switch", "old work stopped", "first new unit", f"energy, {_SOURCES[power.source]}" if power else "energy"
+    )
     for s in report.switches:
         row = (f"{s.from_mode} → {s.to_mode}", si(s.command_s, "s"), si(s.first_unit_s, "s"), si(s.joules, "J"))
         table.add_row(*row)
@@ -185,8 +188,8 @@ def _trace(report: Report) -> list[str]:
     if not t or "capacity_tok_s" not in t:
         return []
     return [
-        f"Trace: {t['requests']} requests of {t['source']}; time x {t['stretch']:.3g}, lengths x {t['scale']:.3g}, so "
-        f"that it offers {t['load']:g} of the engine's {t['capacity_tok_s']:,.0f} prompt tok/s."
+        f"Trace: {t['requests']} request(s) of {t['source']}; time x {t['stretch']:.3g}, lengths x {t['scale']:.3g}, "
+        f"so that it offers {t['load']:g} of the engine's {t['capacity_tok_s']:,.0f} prompt tok/s."
     ]
 
 

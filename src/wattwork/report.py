@@ -202,15 +202,20 @@ class Report:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write the JSON. The file is there whole or not at all. InvalidInput if it cannot be written."""
-        text, target = self.to_json(), Path(path)
+        """Write the JSON. A file is there whole or not at all. InvalidInput if it cannot be written."""
+        text, target = self.to_json(), Path(path).resolve()
         part = target.with_name(f".{target.name}.{os.getpid()}.part")
         try:
-            part.write_text(text, encoding="utf-8")
-            part.replace(target)
+            if target.exists() and not target.is_file():  # a pipe, /dev/stdout: written to, never replaced
+                target.write_text(text, encoding="utf-8")
+                return
+            try:
+                part.write_text(text, encoding="utf-8")
+                part.replace(target)
+            finally:
+                part.unlink(missing_ok=True)
         except OSError as error:
-            part.unlink(missing_ok=True)
-            raise InvalidInput(f"the report cannot be written to {path}: {error}.") from None
+            raise InvalidInput(f"the report cannot be written to {path}: {error.strerror}.") from None
 
     @classmethod
     def load(cls, path: str | Path) -> Report:

@@ -18,15 +18,15 @@ def bits_to_target(bits: int) -> int:
     Raises InvalidInput where they are negative, larger than 256 bits, or zero.
     """
     if not 0 <= bits < 2**32:
-        raise InvalidInput(f"Compact bits are a 32-bit number, not {bits:#x}.")
+        raise InvalidInput(f"compact bits must be a 32-bit number, not {bits:#x}.")
     size, mantissa = bits >> 24, bits & 0x7FFFFF
     target = mantissa << 8 * (size - 3) if size > 3 else mantissa >> 8 * (3 - size)
     if target and bits & 0x800000:
-        raise InvalidInput(f"Compact bits {bits:#010x} stand for a negative target; give `target` yourself.")
+        raise InvalidInput(f"compact bits {bits:#010x} stand for a negative target; give `target` yourself.")
     if target > MAX_TARGET:
-        raise InvalidInput(f"Compact bits {bits:#010x} stand for a target above 2**256 - 1; give `target` yourself.")
+        raise InvalidInput(f"compact bits {bits:#010x} stand for a target above 2**256 - 1; give `target` yourself.")
     if not target:
-        raise InvalidInput(f"Compact bits {bits:#010x} stand for a target of zero; give `target` yourself.")
+        raise InvalidInput(f"compact bits {bits:#010x} stand for a target of zero; give `target` yourself.")
     return target
 
 
@@ -48,10 +48,10 @@ def target_to_difficulty(target: int) -> float:
 def difficulty_to_target(difficulty: float) -> int:
     """The largest target of at least this difficulty, at most 2**256 - 1. Raises InvalidInput unless it is above 0."""
     if not (math.isfinite(difficulty) and difficulty > 0):
-        raise InvalidInput(f"A difficulty is a finite number above 0, not {difficulty}.")
+        raise InvalidInput(f"difficulty must be a finite number above 0, not {difficulty}.")
     target = int(DIFFICULTY_1_TARGET / Fraction(difficulty))
     if not target:
-        raise InvalidInput(f"No hash can meet a difficulty of {difficulty}; give a smaller one.")
+        raise InvalidInput(f"no hash can meet a difficulty of {difficulty}; give a smaller one.")
     return min(target, MAX_TARGET)
 
 
@@ -59,9 +59,9 @@ def _checked_target(target: int) -> int:
     try:
         value = operator.index(target)
     except TypeError:
-        raise InvalidInput(f"A target is an int, not {type(target).__name__}.") from None
+        raise InvalidInput(f"target must be an int, not {type(target).__name__}.") from None
     if not 1 <= value <= MAX_TARGET:
-        raise InvalidInput(f"A target lies between 1 and 2**256 - 1; {value:#x} does not.")
+        raise InvalidInput(f"target must be from 1 to 2**256 - 1, not {value:#x}.")
     return value
 
 
@@ -79,10 +79,10 @@ class Work:
 
     def __post_init__(self) -> None:
         if not isinstance(self.header, bytes) or len(self.header) != 80:
-            raise InvalidInput(f"A block header is 80 bytes; this one is {_described(self.header)}.")
+            raise InvalidInput(f"a block header must be 80 bytes; this one is {_described(self.header)}.")
         _checked_target(self.target)
         if not 0 <= self.version_mask < 2**32:
-            raise InvalidInput(f"A version mask is a 32-bit number, not {self.version_mask:#x}.")
+            raise InvalidInput(f"version_mask must be a 32-bit number, not {self.version_mask:#x}.")
 
     @classmethod
     def from_header(
@@ -95,13 +95,14 @@ class Work:
         """
         header = bytes(header80) if isinstance(header80, bytes | bytearray | memoryview) else header80
         if not isinstance(header, bytes) or len(header) != 80:
-            raise InvalidInput(f"A block header is 80 bytes; this one is {_described(header)}.")
+            raise InvalidInput(f"a block header must be 80 bytes; this one is {_described(header)}.")
         if target is None:
             target = bits_to_target(int.from_bytes(header[72:76], "little"))
         return cls(header, _checked_target(target), version_mask)
 
     @property
     def version(self) -> int:
+        """The header's own version field."""
         return int.from_bytes(self.header[:4], "little")
 
     @property
@@ -111,14 +112,17 @@ class Work:
 
     @property
     def bits(self) -> int:
+        """The header's compact bits; `target` may be another."""
         return int.from_bytes(self.header[72:76], "little")
 
     @property
     def nonce(self) -> int:
+        """The header's own nonce field, which a search ignores."""
         return int.from_bytes(self.header[76:], "little")
 
     @property
     def difficulty(self) -> float:
+        """How many times harder than difficulty 1 the target is."""
         return target_to_difficulty(self.target)
 
     @property
@@ -129,7 +133,7 @@ class Work:
     def version_at(self, number: int) -> int:
         """The version field with number `number` rolled into the mask's bits; number 0 is the header's own."""
         if not 0 <= number < self.versions:
-            raise InvalidInput(f"The version mask makes {self.versions} versions; number {number} is not among them.")
+            raise InvalidInput(f"the version mask makes {self.versions} versions; number {number} is not among them.")
         version, bit = self.version, 0
         for position in range(32):
             if self.version_mask >> position & 1:

@@ -55,7 +55,7 @@ def preset(name: str) -> ModelConfig:
     try:
         return PRESETS[name]
     except KeyError:
-        raise InvalidInput(f"there is no model {name!r}; choose one of {', '.join(PRESETS)}") from None
+        raise InvalidInput(f"there is no model {name!r}; choose one of {', '.join(PRESETS)}.") from None
 
 
 @dataclass(frozen=True, slots=True)

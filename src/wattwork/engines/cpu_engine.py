@@ -9,6 +9,9 @@ from wattwork.engines.base import Batch, Caps, ModelConfig, Out
 from wattwork.engines.checks import check_types
 from wattwork.engines.weights import dummy_seed, each_tensor
 from wattwork.errors import InvalidInput, UnsupportedISA
+from wattwork.machine import check_threads
+
+HASHING_ONLY = ("shani", "armv8", "neon", "numba", "numpy")  # what WATTWORK_ISA may force, but no decoder has
 
 
 def isas() -> list[str]:
@@ -17,14 +20,17 @@ def isas() -> list[str]:
 
 
 def _chosen_isa(isa: str | None) -> str:
-    """`isa`, else WATTWORK_ISA where that names one of the decoder's (it may name one that only hashing has)."""
+    """`isa`, else WATTWORK_ISA unless that names one of HASHING_ONLY, else the best."""
     usable = isas()
-    if isa is None:
-        forced = os.environ.get("WATTWORK_ISA", "")
-        isa = forced if forced in ("avx512", "avx2", "portable") else usable[0]
-    if isa not in usable:
-        raise UnsupportedISA(f"the decoder has no instruction set {isa!r} here; choose one of {', '.join(usable)}")
-    return isa
+    forced = os.environ.get("WATTWORK_ISA")
+    if isa is None and (not forced or forced in HASHING_ONLY):
+        return usable[0]
+    wanted, said = (forced, f"WATTWORK_ISA={forced}") if isa is None else (isa, f"isa={isa!r}")
+    if wanted not in usable:
+        raise UnsupportedISA(
+            f"{said}: the decoder has no such instruction set here; choose one of {', '.join(usable)}."
+        )
+    return wanted
 
 
 class CpuEngine:
@@ -38,9 +44,7 @@ class CpuEngine:
     config: ModelConfig  # from load() on
 
     def __init__(self, threads: int | None = None, *, isa: str | None = None) -> None:
-        if threads is not None and threads < 1:
-            raise InvalidInput(f"threads must be at least 1, not {threads}")
-        self._threads = threads or core.default_threads()
+        self._threads = check_threads(threads) or core.default_threads()
         self.isa = _chosen_isa(isa)
         self._decoder: core.Decoder | None = None
         self._budget_bytes = 0
@@ -70,7 +74,7 @@ class CpuEngine:
     def load(self, config: ModelConfig, weights: str, dtype: str = "f32") -> None:
         """Take the weights ("dummy:<seed>" or a folder); InvalidInput for any dtype but f32."""
         if dtype != "f32":
-            raise InvalidInput(f"the CPU engines compute in f32, not {dtype!r}; load with dtype='f32'")
+            raise InvalidInput(f"the CPU engines compute in f32, not {dtype!r}; load with dtype='f32'.")
         seed = dummy_seed(weights)
         try:
             decoder = core.Decoder(config, self.isa, self._threads)
@@ -91,7 +95,7 @@ class CpuEngine:
         blocks = self._loaded.alloc_kv(budget_bytes)
         if blocks < 1:
             least = self._loaded.block_bytes
-            raise InvalidInput(f"a KV cache of {budget_bytes} bytes holds no block; give at least {least}")
+            raise InvalidInput(f"a KV cache of {budget_bytes} bytes holds no block; give at least {least}.")
         self._budget_bytes = budget_bytes
         return blocks
 

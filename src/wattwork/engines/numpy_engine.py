@@ -87,9 +87,9 @@ class NumPyEngine:
     def load(self, config: ModelConfig, weights: str, dtype: str = "f32") -> None:
         """Take the weights ("dummy:<seed>" or a folder); InvalidInput for any dtype but f32."""
         if dtype != "f32":
-            raise InvalidInput(f"the CPU engines compute in f32, not {dtype!r}; load with dtype='f32'")
+            raise InvalidInput(f"the CPU engines compute in f32, not {dtype!r}; load with dtype='f32'.")
         if config.heads % config.kv_heads or config.head_dim % 2:
-            raise InvalidInput("heads must be a multiple of kv_heads and head_dim even; change the ModelConfig")
+            raise InvalidInput("heads must be a multiple of kv_heads and head_dim even; change the ModelConfig.")
         names = [tensor.name for tensor in tensors(config)]
         self._weights = {}
         each_tensor(config, weights, lambda index, values: self._weights.__setitem__(names[index], values))
@@ -102,7 +102,7 @@ class NumPyEngine:
         c = self.config
         block_bytes = 2 * c.layers * c.kv_heads * c.head_dim * BLOCK_SIZE * 4 + BLOCK_SIZE * 4
         if budget_bytes < block_bytes:
-            raise InvalidInput(f"a KV cache of {budget_bytes} bytes holds no block; give at least {block_bytes}")
+            raise InvalidInput(f"a KV cache of {budget_bytes} bytes holds no block; give at least {block_bytes}.")
         self._blocks = budget_bytes // block_bytes
         self.resume()
         return self._blocks

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 
 from wattwork.engines.base import Caps
@@ -48,6 +47,10 @@ class SchedulerConfig:
             raise InvalidInput(f"block_size is {self.block_size}, but the engine's is {caps.block_size}; use that.")
 
 
+# An engine takes these as f32: what became zero or infinite there would fail the whole batch.
+F32_LEAST, F32_MOST = 2.0**-126, (2 - 2.0**-23) * 2.0**127
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How an output token is chosen. The defaults are greedy; InvalidInput names a field out of its range."""
@@ -60,12 +63,9 @@ class Sampling:
 
     def __post_init__(self) -> None:
         checks = {
-            "temperature": (math.isfinite(self.temperature) and self.temperature >= 0, "0 or more"),
-            "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
-            "repetition_penalty": (
-                math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0,
-                "above 0",
-            ),
+            "temperature": (0 <= self.temperature <= F32_MOST, "0 or more, and finite"),
+            "top_p": (F32_LEAST <= self.top_p <= 1, "above 0 and at most 1"),
+            "repetition_penalty": (F32_LEAST <= self.repetition_penalty <= F32_MOST, "above 0, and finite"),
             "top_k": (0 <= self.top_k < 2**31, "0 or more"),
             "seed": (0 <= self.seed < 2**64, "from 0 to 2^64 - 1"),
         }

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from wattwork._search import Stop
 from wattwork.engines.base import Out, StepEngine
 from wattwork.errors import WattworkError
 from wattwork.scheduler.config import Sampling, SchedulerConfig
 from wattwork.scheduler.twin import Events, Reject, SchedulerTwin, to_batch
-from wattwork.search import Stop
 
 
 class FallbackLoop:
@@ -66,7 +66,7 @@ class FallbackLoop:
                 return
             error, self._back_error = self._back_error, ""
             if error:
-                raise WattworkError(f"The back stopped with {error}; mend it and set it again.")
+                raise WattworkError(f"the back stopped with {error}; mend it and set it again.")
             old, self._back = self._back, back
             if old is back:
                 return

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from wattwork.scheduler.live import Scheduler
 
 _REASONS = {
-    Outcome.CANCELLED: "The request was cancelled; submit it again if its output is wanted after all.",
-    Outcome.TIMED_OUT: "The request timed out; give it more time or the scheduler less work.",
+    Outcome.CANCELLED: "the request was cancelled; submit it again if its output is wanted after all.",
+    Outcome.TIMED_OUT: "the request timed out; give it more time or the scheduler less work.",
 }
 
 
@@ -127,7 +127,9 @@ class Handle:
         outcome, message = Outcome(self._end[1]), self._end[7]
         if outcome is Outcome.FINISHED:
             return list(self._tokens)
-        raise RequestFailed(outcome.name.lower(), _REASONS.get(outcome) or f"The engine's step failed: {message}")
+        raise RequestFailed(
+            outcome.name.lower(), _REASONS.get(outcome) or f"the engine's step failed: {message.rstrip('.')}."
+        )
 
     def _enlist(self, wakers: list[Callable[[], None]], ready: Callable[[], bool], wake: Callable[[], None]) -> bool:
         """False if there is nothing to wait for."""
@@ -144,8 +146,9 @@ class Handle:
             seconds = None if timeout_ms is None else timeout_ms / 1e3
             if not event.wait(seconds):
                 with self._ledger.lock:
-                    if event.set in wakers:
-                        wakers.remove(event.set)
+                    if event.set not in wakers:  # it came at the last moment
+                        return
+                    wakers.remove(event.set)
                 raise TimeoutError(f"request {self.id} has not ended within {timeout_ms} ms; wait longer or cancel it.")
 
     async def _wait_async(self, wakers: list[Callable[[], None]], ready: Callable[[], bool]) -> None:

@@ -16,24 +16,25 @@ from numpy.typing import NDArray
 from wattwork import _native
 from wattwork.engines.base import StepEngine
 from wattwork.errors import InvalidInput, QueueFull, WattworkError
+from wattwork.machine import check_threads
 from wattwork.scheduler.config import Sampling, SchedulerConfig, Stats
 from wattwork.scheduler.handle import Handle, Ledger
 from wattwork.scheduler.twin import Reject
 
 _REJECTIONS: dict[int, tuple[type[WattworkError], str]] = {
-    Reject.INVALID: (InvalidInput, "A request needs at least one token and max_tokens of at least 1."),
+    Reject.INVALID: (InvalidInput, "a request needs at least one token and max_tokens of at least 1."),
     Reject.TOO_LARGE: (
         InvalidInput,
-        "The request could never run: its prompt and max_tokens exceed max_model_len, the KV blocks or "
+        "the request could never run: its prompt and max_tokens exceed max_model_len, the KV blocks or "
         "max_num_queued_tokens; shorten it or raise them.",
     ),
-    Reject.DRAINING: (QueueFull, "The scheduler is draining; submit again when drain() has returned."),
+    Reject.DRAINING: (QueueFull, "the scheduler is draining; submit again when drain() has returned."),
     Reject.QUEUE_FULL: (
         QueueFull,
-        "The queue is full; submit again later, or raise max_num_queued_reqs or max_num_queued_tokens.",
+        "the queue is full; submit again later, or raise max_num_queued_reqs or max_num_queued_tokens.",
     ),
-    Reject.CLOSED: (WattworkError, "The scheduler is closed; make a new one."),
-    Reject.NO_ENGINE: (InvalidInput, "This scheduler has no engine and only hashes; make one with an engine."),
+    Reject.CLOSED: (WattworkError, "the scheduler is closed; make a new one."),
+    Reject.NO_ENGINE: (InvalidInput, "this scheduler has no engine and only hashes; make one with an engine."),
 }
 
 
@@ -56,8 +57,15 @@ def _shut_down(loop: Any, courier: threading.Thread, pid: int) -> None:
     if os.getpid() != pid:  # a fork has the objects, not the threads
         return
     loop.close()
-    if courier is not threading.current_thread():
-        courier.join()
+    courier.join()
+
+
+def _let_go(*args: Any) -> None:
+    """At exit, or when the scheduler is collected: on any thread, so also on those that `_shut_down` waits for."""
+    if threading.current_thread() is threading.main_thread():
+        _shut_down(*args)
+    else:
+        threading.Thread(target=_shut_down, args=args, name="wattwork-close").start()
 
 
 class Scheduler:
@@ -71,6 +79,7 @@ class Scheduler:
     def __init__(
         self, config: SchedulerConfig, engine: StepEngine | None, back: Any = None, *, threads: int = 0
     ) -> None:
+        check_threads(threads or None)
         if engine is not None:
             config.check_fits(engine.caps)
         self.config = config
@@ -82,7 +91,7 @@ class Scheduler:
         self._loop = _make_loop(config, engine, threads)
         courier = threading.Thread(target=_carry, args=(self._loop, self._ledger), name="wattwork-courier", daemon=True)
         courier.start()
-        self._close = weakref.finalize(self, _shut_down, self._loop, courier, self._pid)
+        self._finalizer = weakref.finalize(self, _let_go, self._loop, courier, self._pid)
         self.set_back(back)
 
     def submit(
@@ -120,7 +129,7 @@ class Scheduler:
         if _native.HAVE_CORE and job is not None:
             native = getattr(job, "native", None)
             if not isinstance(native, _native.core.Back):
-                raise InvalidInput("The back must be a wattwork.Job of a native instruction set, or None.")
+                raise InvalidInput("the back must be a wattwork.Job, or None.")
             self._loop.set_back(native)
         else:
             self._loop.set_back(job)
@@ -150,7 +159,8 @@ class Scheduler:
 
     def close(self) -> None:
         """End the step or quantum in hand, cancel what is left, stop the threads. May be called again."""
-        self._close()
+        if held := self._finalizer.detach():
+            _shut_down(*held[2])
 
     def __enter__(self) -> Scheduler:
         return self
@@ -166,7 +176,7 @@ class Scheduler:
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
-            raise WattworkError("This scheduler was made before the process forked; make a new one in the child.")
+            raise WattworkError("this scheduler was made before the process forked; make a new one in the child.")
 
 
 def _as_prompt(tokens: Sequence[int] | NDArray[np.integer[Any]], vocab: int) -> NDArray[np.int32]:

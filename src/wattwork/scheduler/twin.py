@@ -20,6 +20,8 @@ from wattwork.scheduler.config import Sampling, SchedulerConfig
 
 
 class Outcome(IntEnum):
+    """How a request ends, by the numbers of `ww::Outcome`."""
+
     FINISHED, CANCELLED, TIMED_OUT, REJECTED, FAILED = range(5)
 
 
@@ -45,6 +47,8 @@ MASK = 2**64 - 1
 
 @dataclass(slots=True, eq=False)
 class Request:
+    """One request, from submit to its end."""
+
     id: int
     tokens: list[int]  # prompt, then output
     max_tokens: int

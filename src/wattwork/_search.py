@@ -1,6 +1,10 @@
-"""The nonce search: every (nonce, version) pair of a rectangle tested exactly once."""
+"""The nonce search: every (nonce, version) pair of a rectangle tested exactly once.
+
+The module is not named `search`: importing it would put itself in the place of the function `wattwork.search`.
+"""
 
 import ctypes
+import operator
 import os
 import threading
 import time
@@ -9,6 +13,7 @@ from typing import Literal, NamedTuple
 
 from wattwork._native import HAVE_CORE, core
 from wattwork.errors import InvalidInput, UnsupportedISA
+from wattwork.machine import check_threads
 from wattwork.work import Work
 
 NONCES = 2**32
@@ -66,13 +71,16 @@ class Stop:
         return stop
 
     def set(self) -> None:
+        """End the searches that watch it, and those that will until `clear()`."""
         self._word.value = 1
 
     def clear(self) -> None:
+        """Let searches run again."""
         self._word.value = 0
 
     @property
     def is_set(self) -> bool:
+        """Whether the word is not 0."""
         return self._word.value != 0
 
     @property
@@ -89,21 +97,27 @@ def isas() -> tuple[str, ...]:
     """
     usable = _usable()
     forced = os.environ.get("WATTWORK_ISA")
-    return (_among(usable, forced), *(isa for isa in usable if isa != forced)) if forced else usable
+    return (
+        (_among(usable, forced, f"WATTWORK_ISA={forced}"), *(isa for isa in usable if isa != forced))
+        if forced
+        else usable
+    )
 
 
 def choose_isa(isa: str | None) -> str:
     """The one named, or the default; raises UnsupportedISA, never takes another instead."""
-    return isas()[0] if isa is None else _among(_usable(), isa)
+    return isas()[0] if isa is None else _among(_usable(), isa, f"isa={isa!r}")
 
 
 def _usable() -> tuple[str, ...]:
     return (*(core.isa_list() if HAVE_CORE else ()), "numpy")
 
 
-def _among(usable: tuple[str, ...], isa: str) -> str:
+def _among(usable: tuple[str, ...], isa: str, said: str) -> str:
     if isa not in usable:
-        raise UnsupportedISA(f"The instruction set {isa!r} is unknown or not usable here; use {', '.join(usable)}.")
+        raise UnsupportedISA(
+            f"{said} names an instruction set that is unknown or not usable here; choose one of {', '.join(usable)}."
+        )
     return isa
 
 
@@ -132,9 +146,9 @@ def search(
     """
     rect = _rect(work, first, count, version_first, versions)
     if device != "cpu":
-        raise InvalidInput(f"A search runs on device 'cpu', not on {device!r}.")
+        raise InvalidInput(f"a search runs on device 'cpu', not on {device!r}; use that.")
     if max_hits is not None and max_hits < 1:
-        raise InvalidInput(f"max_hits is at least 1, or None for all; it is {max_hits}.")
+        raise InvalidInput(f"max_hits must be at least 1, or None for all, not {max_hits}.")
     chosen, stop, n_threads = choose_isa(isa), stop or Stop(), core_threads(threads)
     limit = UNLIMITED if max_hits is None else min(max_hits, UNLIMITED)
     begin = time.perf_counter()
@@ -153,11 +167,7 @@ def search(
 
 def core_threads(threads: int | None) -> int:
     """The thread count as the core takes it: 0 lets it choose. Raises InvalidInput."""
-    if threads is None:
-        return 0
-    if not 1 <= threads < 2**16:
-        raise InvalidInput(f"A search takes at least one thread (and fewer than 65536), not {threads}.")
-    return threads
+    return check_threads(threads) or 0
 
 
 def on_main_thread() -> bool:
@@ -165,20 +175,31 @@ def on_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
+def _whole(name: str, value: object) -> int:
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise InvalidInput(f"{name} must be a whole number, not {value!r}.") from None
+
+
 def _rect(work: Work, first: int, count: int | None, version_first: int, versions: int | Literal["all"]) -> Rect:
+    first, version_first = _whole("first", first), _whole("version_first", version_first)
     if not 0 <= first <= NONCES:
-        raise InvalidInput(f"The first nonce lies between 0 and 2**32; {first} does not.")
-    if count is None:
-        count = NONCES - first
+        raise InvalidInput(f"first must be from 0 to 2**32, not {first}.")
+    count = NONCES - first if count is None else _whole("count", count)
     if not 0 <= count <= NONCES - first:
-        raise InvalidInput(f"Nonces end at 2**32: from {first} on, count is 0 to {NONCES - first}, not {count}.")
-    if not 0 <= version_first <= work.versions:
-        raise InvalidInput(f"The version mask makes {work.versions} versions; version_first cannot be {version_first}.")
-    left = work.versions - version_first
-    number = left if versions == "all" else versions
-    if not isinstance(number, int) or not 0 <= number <= left:
         raise InvalidInput(
-            f"From version number {version_first} on, the version mask makes {left}: "
-            f'versions is "all" or a number up to that, not {versions!r}.'
+            f"nonces end at 2**32: from {first} on, count must be from 0 to {NONCES - first}, not {count}."
+        )
+    if not 0 <= version_first <= work.versions:
+        raise InvalidInput(
+            f"the version mask makes {work.versions} versions: version_first must be up to that, not {version_first}."
+        )
+    left = work.versions - version_first
+    number = left if versions == "all" else _whole("versions", versions)
+    if not 0 <= number <= left:
+        raise InvalidInput(
+            f"from version number {version_first} on, the version mask makes {left}: "
+            f'versions must be "all" or a number up to that, not {versions!r}.'
         )
     return Rect(first, count, version_first, number)
