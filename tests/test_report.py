@@ -14,7 +14,7 @@ from rich.console import Console
 from wattwork import machine
 from wattwork.data import mainnet_header, packaged_bytes
 from wattwork.errors import InvalidInput
-from wattwork.latency import Latency
+from wattwork.latency import Latency, Yields
 from wattwork.meters import Energy, Meter
 from wattwork.render import print_report
 from wattwork.report import MODES, SCENARIOS, PhaseResult, Power, Proof, Report, Switch
@@ -47,6 +47,7 @@ def example():
                 harvested_share=0.25,
                 power=Power(100.0, 10.0, None, "external"),
                 latency=Latency(1.5, 2.5, None, None),
+                yields=Yields(7, 20.5, 40.0),
                 trace=sized.info.to_dict(),
                 samples=[{"t_s": 1.0, "hashes": 10**7, "output_tokens": 9}],
             ),
@@ -87,6 +88,7 @@ phases = st.builds(
     amounts,
     st.none() | powers,
     st.none() | st.builds(Latency, *[amounts] * 8),
+    st.none() | st.builds(Yields, st.integers(0, 2**40), st.floats(0, 1e9), st.floats(0, 1e9)),
     st.none() | st.dictionaries(st.text(), st.integers()),
     st.lists(st.dictionaries(st.text(), st.integers()), max_size=3),
 )

@@ -156,6 +156,9 @@ def test_a_back_that_raises_is_in_nobodys_way(engine):
     with Scheduler(CONFIG, engine, Broken()) as scheduler:
         time.sleep(0.05)
         assert scheduler.submit([2], max_tokens=1).result(HANG_MS) == [2]
+        assert scheduler.stats().back_error == "ZeroDivisionError: division by zero"
+        with pytest.raises(WattworkError, match="the back stopped with ZeroDivisionError"):
+            scheduler.set_back(None)
         scheduler.set_back(None)
 
 

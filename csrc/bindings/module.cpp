@@ -2,6 +2,11 @@
 
 PYBIND11_MODULE(_core, m) {
   m.doc() = "wattwork's native core; see the modules of wattwork for the documented faces";
+#if defined(__clang__)
+  m.attr("compiler") = "clang " __clang_version__;
+#else
+  m.attr("compiler") = "g++ " __VERSION__;
+#endif
   ww::bindings::bind_runtime(m);
   ww::bindings::bind_search(m);
   ww::bindings::bind_decoder(m);

@@ -18,16 +18,12 @@ class PythonBack : public Back {
   }
 
   void run(Team&, const YieldFlag& yield) override {
-    if (!failed_) {
-      py::gil_scoped_acquire gil;
-      try {
-        run_(reinterpret_cast<uintptr_t>(&yield));
-      } catch (py::error_already_set& error) {
-        error.discard_as_unraisable("the back of a scheduler");
-        failed_ = true;
-      }
+    py::gil_scoped_acquire gil;
+    try {
+      run_(reinterpret_cast<uintptr_t>(&yield));
+    } catch (py::error_already_set& error) {  // its words only: the exception itself must not outlive the GIL
+      throw std::runtime_error(said_by(error));
     }
-    if (failed_) yield.wait(0);  // said once; it is not called again
   }
 
   uint64_t units() const override {
@@ -37,10 +33,20 @@ class PythonBack : public Back {
 
  private:
   py::function run_, units_;
-  bool failed_ = false;
 };
 
 }  // namespace
+
+// The exception may have no text, or none that is UTF-8.
+std::string said_by(const py::error_already_set& e) {
+  std::string text = e.type().attr("__name__").cast<std::string>();
+  try {
+    const auto utf8 = py::str(e.value()).attr("encode")("utf-8", "backslashreplace").cast<py::bytes>();
+    text += ": " + std::string(utf8);
+  } catch (const py::error_already_set&) {
+  }
+  return text;
+}
 
 void bind_runtime(py::module_& m) {
   m.def("default_threads", &default_threads);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "bindings/bindings.h"
+#include "decoder/decoder.h"
 #include "runtime/loop.h"
 
 namespace py = pybind11;
@@ -85,17 +86,6 @@ py::dict counters_of(const SchedulerCounters& c) {
   return d;
 }
 
-// "ValueError: ..."; an exception may have no text, or none that is UTF-8.
-std::string said_by(const py::error_already_set& e) {
-  std::string text = e.type().attr("__name__").cast<std::string>();
-  try {
-    const auto utf8 = py::str(e.value()).attr("encode")("utf-8", "backslashreplace").cast<py::bytes>();
-    text += ": " + std::string(utf8);
-  } catch (const py::error_already_set&) {
-  }
-  return text;
-}
-
 // A Python StepEngine behind the C interface. An exception becomes a failed batch, its words kept for the requests.
 struct PythonEngine {
   py::object engine, out;
@@ -140,12 +130,15 @@ LoopEngine python_engine(const py::object& engine, int32_t block_size) {
   return {{held.get(), &PythonEngine::step, &PythonEngine::sync}, held, [p = held.get()](int) { return p->error; }};
 }
 
-LoopEngine native_engine(uintptr_t address, const py::object& engine) {
-  const std::shared_ptr<py::object> held(new py::object(engine), [](py::object* o) {
+LoopEngine native_engine(uintptr_t address, const py::object& owner) {
+  const std::shared_ptr<py::object> held(new py::object(owner), [](py::object* o) {
     py::gil_scoped_acquire gil;
     delete o;
   });
-  return {*reinterpret_cast<const ww_engine*>(address), held, {}};
+  std::function<std::string(int)> describe;
+  if (py::isinstance<decoder::Decoder>(owner))
+    describe = [ours = owner.cast<decoder::Decoder*>()](int) { return ours->error(); };
+  return {*reinterpret_cast<const ww_engine*>(address), held, describe};
 }
 
 // The loop thread may need the GIL to end its step, and a loop that goes away waits for it.
@@ -230,6 +223,7 @@ void bind_loop(py::module_& m) {
            })
       .def("cancel", &Loop::cancel)
       .def("set_back", &Loop::set_back, NoGil(), py::arg("back").none(true))
+      .def("take_back_error", &Loop::take_back_error)
       .def("wait_events",
            [](Loop& loop, int64_t timeout_ms) -> py::object {
              Events events;
@@ -248,6 +242,7 @@ void bind_loop(py::module_& m) {
              py::dict d = counters_of(s.scheduler);
              d["decision_hash"] = s.decision_hash;
              d["back_busy_ns"] = s.back_busy_ns;
+             d["back_error"] = s.back_error;
              d["yields"] = s.yields;
              d["yield_times_ns"] = py::tuple(py::cast(s.yield_times_ns));
              return d;

@@ -40,6 +40,7 @@ struct Loop::Impl {
   void step(std::unique_lock<std::mutex>& lock, std::optional<Team>& team);
   void hash(std::unique_lock<std::mutex>& lock, std::optional<Team>& team);
   void idle(std::unique_lock<std::mutex>& lock, std::optional<Team>& team);
+  void give_up(std::unique_lock<std::mutex>& lock, const std::string& why);
   void raise_yield();
   void tell();  // with the lock
 
@@ -58,6 +59,7 @@ struct Loop::Impl {
   int draining = 0;
 
   std::shared_ptr<Back> back;
+  std::string back_error;
   bool hashing = false;  // the back runs
   int64_t hashing_since_ns = 0, back_busy_ns = 0, back_runs = 0, yields = 0;
   std::array<int64_t, kYieldsKept> yield_ring{};
@@ -102,9 +104,14 @@ void Loop::Impl::main() {
   std::optional<Team> team;
   std::unique_lock lock(mutex);
   while (!closing) {
-    if (core.has_work()) step(lock, team);
-    else if (back) hash(lock, team);
-    else idle(lock, team);
+    try {
+      if (core.has_work()) step(lock, team);
+      else if (back) hash(lock, team);
+      else idle(lock, team);
+    } catch (const std::exception& error) {
+      if (!lock.owns_lock()) lock.lock();
+      give_up(lock, error.what());
+    }
   }
   core.cancel_all(now_ns());
   stopped = true;
@@ -143,10 +150,31 @@ void Loop::Impl::hash(std::unique_lock<std::mutex>& lock, std::optional<Team>& t
   const int64_t returned_ns = now_ns();
   lock.lock();
   const int64_t raised_ns = yield_raised_ns.load();
-  if (raised_ns != 0) yield_ring[static_cast<size_t>(yields++) % kYieldsKept] = returned_ns - raised_ns;
+  // A raise between the two lines above found nothing to stop.
+  if (raised_ns != 0 && raised_ns <= returned_ns)
+    yield_ring[static_cast<size_t>(yields++) % kYieldsKept] = returned_ns - raised_ns;
   back_busy_ns += returned_ns - hashing_since_ns;
   hashing = false;
   quiet.notify_all();
+}
+
+// What threw ends alone: the back is dropped, the batch in flight fails; with neither (no memory for a batch), all
+// requests are let go, so that nobody waits for ever.
+void Loop::Impl::give_up(std::unique_lock<std::mutex>& lock, const std::string& why) {
+  if (hashing) {
+    hashing = false;
+    back_busy_ns += now_ns() - hashing_since_ns;
+    back_error = why;
+    std::shared_ptr<Back> dropped = std::move(back);
+    quiet.notify_all();
+    lock.unlock();  // the back may need the GIL to go
+    dropped.reset();
+    lock.lock();
+    return;
+  }
+  if (core.in_flight()) core.fail(now_ns(), why);
+  else core.cancel_all(now_ns());
+  tell();
 }
 
 void Loop::Impl::idle(std::unique_lock<std::mutex>& lock, std::optional<Team>& team) {
@@ -175,11 +203,9 @@ int64_t Loop::submit(const int32_t* tokens, int32_t n, const RequestParams& para
   std::lock_guard lock(m.mutex);
   m.raise_yield();
   if (m.closing) return kRejectClosed;
+  Impl::start(impl_);  // first: it may throw
   const int64_t id = m.core.submit(now_ns(), tokens, n, params);
-  if (id > 0) {
-    Impl::start(impl_);
-    m.work.notify_one();
-  }
+  if (id > 0) m.work.notify_one();
   return id;
 }
 
@@ -198,12 +224,19 @@ void Loop::set_back(std::shared_ptr<Back> back) {
   std::unique_lock lock(m.mutex);
   if (m.closing) return;
   if (m.back == back) return;
+  if (back) Impl::start(impl_);
   m.back.swap(back);  // the old one goes with the argument, after the lock: it may need the GIL to go
   m.raise_yield();
-  if (m.back) Impl::start(impl_);
   m.work.notify_one();
+  if (m.loop_id == std::this_thread::get_id()) return;  // the back itself, in its run
   const int64_t run = m.back_runs;
   m.quiet.wait(lock, [&] { return !m.hashing || m.back_runs != run || m.stopped; });
+}
+
+std::string Loop::take_back_error() {
+  if (forked()) return {};
+  std::lock_guard lock(impl_->mutex);
+  return std::exchange(impl_->back_error, {});
 }
 
 bool Loop::wait_events(int64_t timeout_ms, Events& into) {
@@ -242,6 +275,7 @@ LoopStats Loop::stats() const {
   s.back_busy_ns = m.back_busy_ns + (m.hashing ? now_ns() - m.hashing_since_ns : 0);
   s.back_runs = m.back_runs;
   s.yields = m.yields;
+  s.back_error = m.back_error;
   const auto kept = std::min<int64_t>(m.yields, kYieldsKept);
   for (int64_t i = m.yields - kept; i < m.yields; ++i)
     s.yield_times_ns.push_back(m.yield_ring[static_cast<size_t>(i) % kYieldsKept]);

@@ -27,6 +27,7 @@ struct LoopStats {
   int64_t back_busy_ns;  // time spent in the back, the present run included
   int64_t back_runs;
   int64_t yields;                      // times the back gave way to a request or a command
+  std::string back_error;              // why the back was dropped; empty: it was not
   std::vector<int64_t> yield_times_ns;  // flag stored to back returned; the latest 1024 of them, oldest first
 };
 
@@ -43,6 +44,8 @@ class WW_API Loop {
   bool cancel(uint64_t id);
   // Returns when the old back has left its quantum. Null: no back.
   void set_back(std::shared_ptr<Back> back);
+  // A back that throws is dropped: why, told once. Empty: none was.
+  std::string take_back_error();
   // Moves what has happened into `into`; waits for something if there is nothing. False: closed, and all told.
   bool wait_events(int64_t timeout_ms, Events& into);
   // While draining, submit() answers kRejectDraining. Calls nest.

@@ -22,6 +22,7 @@ _HOME = {
     "QueueFull": "errors",
     "Report": "report",
     "RequestFailed": "errors",
+    "Sampling": "scheduler",
     "Scheduler": "scheduler",
     "SchedulerConfig": "scheduler",
     "SearchResult": "_search",
@@ -35,7 +36,10 @@ _HOME = {
     "compare": "measure",
     "isas": "_search",
     "make_engine": "engines",
+    "packaged_trace": "trace",
+    "read_trace": "trace",
     "search": "_search",
+    "size_trace": "trace",
 }
 
 __all__ = [
@@ -53,6 +57,7 @@ __all__ = [
     "QueueFull",
     "Report",
     "RequestFailed",
+    "Sampling",
     "Scheduler",
     "SchedulerConfig",
     "SearchResult",
@@ -66,7 +71,10 @@ __all__ = [
     "compare",
     "isas",
     "make_engine",
+    "packaged_trace",
+    "read_trace",
     "search",
+    "size_trace",
 ]
 
 

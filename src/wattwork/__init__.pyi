@@ -22,9 +22,13 @@ from wattwork.report import PhaseResult as PhaseResult
 from wattwork.report import Report as Report
 from wattwork.report import Switch as Switch
 from wattwork.scheduler import Handle as Handle
+from wattwork.scheduler import Sampling as Sampling
 from wattwork.scheduler import Scheduler as Scheduler
 from wattwork.scheduler import SchedulerConfig as SchedulerConfig
 from wattwork.trace import Trace as Trace
+from wattwork.trace import packaged_trace as packaged_trace
+from wattwork.trace import read_trace as read_trace
+from wattwork.trace import size_trace as size_trace
 from wattwork.work import Work as Work
 
 __version__: str

@@ -4,7 +4,6 @@ The module is not named `search`: importing it would put itself in the place of 
 """
 
 import ctypes
-import operator
 import os
 import threading
 import time
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from wattwork._native import HAVE_CORE, core
-from wattwork.errors import InvalidInput, UnsupportedISA
+from wattwork.errors import InvalidInput, UnsupportedISA, whole
 from wattwork.machine import check_threads
 from wattwork.work import Work
 
@@ -175,18 +174,11 @@ def on_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def _whole(name: str, value: object) -> int:
-    try:
-        return operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise InvalidInput(f"{name} must be a whole number, not {value!r}.") from None
-
-
 def _rect(work: Work, first: int, count: int | None, version_first: int, versions: int | Literal["all"]) -> Rect:
-    first, version_first = _whole("first", first), _whole("version_first", version_first)
+    first, version_first = whole("first", first), whole("version_first", version_first)
     if not 0 <= first <= NONCES:
         raise InvalidInput(f"first must be from 0 to 2**32, not {first}.")
-    count = NONCES - first if count is None else _whole("count", count)
+    count = NONCES - first if count is None else whole("count", count)
     if not 0 <= count <= NONCES - first:
         raise InvalidInput(
             f"nonces end at 2**32: from {first} on, count must be from 0 to {NONCES - first}, not {count}."
@@ -196,7 +188,7 @@ def _rect(work: Work, first: int, count: int | None, version_first: int, version
             f"the version mask makes {work.versions} versions: version_first must be up to that, not {version_first}."
         )
     left = work.versions - version_first
-    number = left if versions == "all" else _whole("versions", versions)
+    number = left if versions == "all" else whole("versions", versions)
     if not 0 <= number <= left:
         raise InvalidInput(
             f"from version number {version_first} on, the version mask makes {left}: "

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from wattwork import defaults
@@ -94,12 +96,17 @@ def _devices(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from wattwork.measure import compare
-    from wattwork.render import make_console, print_report
-
     if args.json is not None and str(args.json) != "-":
         _check_writable(args.json)
-    with _progress(quiet=args.quiet) as progress:
+    with _interrupts() as interrupted, _progress(quiet=args.quiet) as show:
+        from wattwork.measure import compare
+        from wattwork.render import make_console, print_report
+
+        def progress(step: str, share: float | None) -> None:
+            if interrupted:
+                raise KeyboardInterrupt
+            show(step, share)
+
         report = compare(
             args.device,
             model=args.model,
@@ -117,6 +124,22 @@ def _compare(args: argparse.Namespace) -> int:
     if not args.quiet:
         print_report(report, make_console())
     return 0
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Ctrl-C raises as ever, and is noted in the list: an import that is under way may swallow the exception."""
+    seen: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        signal.default_int_handler(number, frame)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

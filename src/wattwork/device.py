@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from wattwork.errors import InvalidInput
+from wattwork.latency import yields_of
 from wattwork.load import OfflineLoad, Tick, run_trace, wait_until
 from wattwork.machine import check_threads, default_threads
 from wattwork.meters import Meter
@@ -140,6 +141,8 @@ class Device:
         before = self._job.units
         self.scheduler.set_back(self._job)
         while self._job.units == before:
+            if self.scheduler.stats().back_error:
+                self.scheduler.set_back(None)  # raises it
             time.sleep(20e-6)
 
     def _stop_offline(self) -> None:
@@ -217,6 +220,7 @@ class _Counts:
     def __init__(self, job: Job | None, scheduler: Scheduler | None) -> None:
         self._job, self._scheduler = job, scheduler
         self._zero: dict[str, Any] = {}
+        self._yields = 0
         self.samples: list[dict[str, Any]] = []
 
     def _read(self) -> dict[str, Any]:
@@ -229,6 +233,7 @@ class _Counts:
         }
 
     def start(self) -> None:
+        self._yields = self._scheduler.stats().yields if self._scheduler else 0
         self._zero = self._read()
 
     def sample(self) -> None:
@@ -240,6 +245,10 @@ class _Counts:
         result.hashes = last["hashes"]
         result.output_tokens, result.prompt_tokens = last["output_tokens"], last["prompt_tokens"]
         result.samples = self.samples
+        if self._scheduler and result.mode in BACK_MODES:
+            stats = self._scheduler.stats()
+            count = stats.yields - self._yields
+            result.yields = yields_of(stats.yield_times_ns[-count:] if count else (), count)
 
 
 def _write_trace(result: PhaseResult, trace: Trace | SizedTrace, handles: list[Handle]) -> None:

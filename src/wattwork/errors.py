@@ -1,5 +1,7 @@
 """The errors a user can meet. Each message is one sentence that names what to change."""
 
+import operator
+
 
 class WattworkError(Exception):
     """Base of all of them. The command line prints the sentence and ends with exit code 2."""
@@ -27,3 +29,11 @@ class RequestFailed(WattworkError, RuntimeError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+def whole(name: str, value: object) -> int:
+    """The value as an int. InvalidInput, naming the argument, unless it is a whole number."""
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise InvalidInput(f"{name} must be a whole number, not {value!r}.") from None

@@ -58,6 +58,25 @@ class Latency:
     p99_e2el_ms: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Yields:
+    """How long the back took to give way: from its flag being raised to its last worker's leaving, in microseconds."""
+
+    count: int
+    p50_us: float
+    p90_us: float
+
+
+def yields_of(times_ns: Sequence[int], count: int) -> Yields | None:
+    """The percentiles of these times, of `count` yields in all; None of none."""
+    if not times_ns:
+        return None
+    import numpy as np
+
+    p50, p90 = np.percentile(times_ns, (50, 90)) / 1e3
+    return Yields(count, float(p50), float(p90))
+
+
 def percentile_ms(values_s: Iterable[float | None], percent: float) -> float | None:
     """The percentile in milliseconds of times in seconds, None left out; None of none."""
     import numpy as np

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from pathlib import Path
 
 from wattwork.errors import InvalidInput
@@ -76,14 +75,14 @@ def describe_device(device: str = "cpu", *, isa: str | None = None, threads: int
 
 def describe_versions() -> dict[str, object]:
     """A report's `versions`: of wattwork, Python, NumPy, and the compiler of the native core; unknown is None."""
-    from wattwork._native import HAVE_CORE
+    from wattwork._native import HAVE_CORE, core
 
     return {
         "wattwork": _version("wattwork"),
         "python": platform.python_version(),
         "numpy": _version("numpy"),
         "core": HAVE_CORE,
-        "compiler": getattr(sys.modules.get("wattwork._core"), "compiler", None),
+        "compiler": core.compiler if HAVE_CORE else None,
     }
 
 

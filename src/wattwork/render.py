@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 LEAST_WIDTH = 100  # columns, where the output is no terminal
 NONE = "–"
+FEW_REQUESTS = 20
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 _SOURCES = {"counter": "measured", "sampled": "measured", "external": "as told", "estimated": "estimate"}
 
@@ -134,7 +135,7 @@ def _watts(phase: PhaseResult) -> str:
 
 
 def _latency_table(report: Report) -> Table:
-    table = _table("requests of the trace", "TTFT p50", "p99", "TPOT p50", "p99", "hashing behind")
+    table = _table("requests of the trace", "TTFT p50", "p99", "TPOT p50", "p99", "hashing behind", "gives way in")
     names = ("p50_ttft_ms", "p99_ttft_ms", "p50_tpot_ms", "p99_tpot_ms")
     alone, mixed = report.phase("infer", "trace"), report.phase("mixed")
     figures: list[list[float | None]] = []
@@ -145,10 +146,12 @@ def _latency_table(report: Report) -> Table:
         share = phase.harvested_share
         harvest = NONE if share is None else f"{share:.0%} of hash alone"
         ms = [NONE if value is None else f"{_three(value)} ms" for value in figures[-1]]
-        table.add_row("inference alone" if phase is alone else "mixed", *ms, harvest)
+        y = phase.yields
+        gives_way = NONE if y is None else f"{_three(y.p50_us)} µs (p90 {_three(y.p90_us)})"
+        table.add_row("inference alone" if phase is alone else "mixed", *ms, harvest, gives_way)
     if len(figures) == 2:
         change = [NONE if not a or b is None else f"{b / a - 1:+.1%}" for a, b in zip(*figures, strict=True)]
-        table.add_row("mixed beside alone", *change, "")
+        table.add_row("mixed beside alone", *change, "", "")
     return table
 
 
@@ -187,10 +190,17 @@ def _trace(report: Report) -> list[str]:
     t = phase and phase.trace
     if not t or "capacity_tok_s" not in t:
         return []
-    return [
-        f"Trace: {t['requests']} request(s) of {t['source']}; time x {t['stretch']:.3g}, lengths x {t['scale']:.3g}, "
-        f"so that it offers {t['load']:g} of the engine's {t['capacity_tok_s']:,.0f} prompt tok/s."
+    said = [
+        f"Trace: {t['requests']} requests of {t['source']}; time x {t['stretch']:.3g}, lengths x {t['scale']:.3g}, so "
+        f"that over {t['duration_s']:.1f} s it offers {t['load']:g} of the engine's {t['capacity_tok_s']:,.0f} prompt "
+        "tok/s."
     ]
+    if t["requests"] < FEW_REQUESTS:
+        said.append(
+            f"The window held only {t['requests']} requests: its p99 is the longest of them, and its harvest says "
+            "little; give --seconds more."
+        )
+    return said
 
 
 def _asic(report: Report) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from wattwork.errors import InvalidInput
-from wattwork.latency import Latency
+from wattwork.latency import Latency, Yields
 from wattwork.meters.base import KINDS, Energy, Kind
 from wattwork.report_json import Reader
 
@@ -57,6 +57,7 @@ class PhaseResult:
     harvested_share: float | None = None  # mixed: hash rate over that of hashing alone
     power: Power | None = None
     latency: Latency | None = None
+    yields: Yields | None = None  # hash and mixed: how the back gave way
     trace: dict[str, Any] | None = None  # how the trace was sized: TraceInfo.to_dict()
     samples: list[dict[str, Any]] = field(default_factory=list)  # raw, {"t_s": ..., "hashes": ..., ...} each
 
@@ -114,6 +115,7 @@ class PhaseResult:
             },
             "power": asdict(self.power) if self.power else None,
             "latency": asdict(self.latency) if self.latency else None,
+            "yields": asdict(self.yields) if self.yields else None,
             "trace": self.trace,
             "samples": self.samples,
         }
@@ -240,6 +242,7 @@ def _phase(data: Reader) -> PhaseResult:
         harvested_share=data.optional_number("harvested_share"),
         power=_power(power) if power else None,
         latency=Latency(**{name: latency.optional_number(name) for name in Latency.__slots__}) if latency else None,
+        yields=_yields(data.child("yields")),
         trace=data.mapping("trace") if data.value("trace", None) is not None else None,
         samples=[sample.data for sample in data.children("samples")],
     )
@@ -254,6 +257,10 @@ def _power(data: Reader) -> Power:
         coverage=data.optional_number("coverage"),
         detail=data.text("detail", ""),
     )
+
+
+def _yields(data: Reader | None) -> Yields | None:
+    return Yields(data.whole("count"), data.number("p50_us"), data.number("p90_us")) if data else None
 
 
 def _switch(data: Reader) -> Switch:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -66,7 +67,7 @@ def tensors(config: ModelConfig) -> list[Tensor]:
 
 def dummy_seed(weights: str) -> int | None:
     """The seed of "dummy:<seed>"; None where `weights` is something else."""
-    kind, _, seed = weights.partition(":")
+    kind, _, seed = os.fspath(weights).partition(":")
     if kind != "dummy":
         return None
     if not (seed.isdecimal() and seed.isascii() and int(seed) < 2**64):

@@ -93,5 +93,6 @@ class Stats:
     kv_blocks_used: int
     decision_hash: int  # 64 bits over every decision: equal for equal logs
     back_busy_ns: int  # time the back has worked
+    back_error: str  # what the back raised, and so was dropped; empty: nothing
     yields: int  # times the back gave way
     yield_times_ns: tuple[int, ...]  # flag stored to back returned, the latest 1024, oldest first

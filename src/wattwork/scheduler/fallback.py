@@ -15,7 +15,6 @@ import numpy as np
 
 from wattwork._search import Stop
 from wattwork.engines.base import Out, StepEngine
-from wattwork.errors import WattworkError
 from wattwork.scheduler.config import Sampling, SchedulerConfig
 from wattwork.scheduler.twin import Events, Reject, SchedulerTwin, to_batch
 
@@ -64,9 +63,6 @@ class FallbackLoop:
         with self._lock:
             if self._closing:
                 return
-            error, self._back_error = self._back_error, ""
-            if error:
-                raise WattworkError(f"the back stopped with {error}; mend it and set it again.")
             old, self._back = self._back, back
             if old is back:
                 return
@@ -74,6 +70,11 @@ class FallbackLoop:
             if back is not None:
                 self._start()
             self._quiet.wait_for(lambda: old is None or self._hashing is not old or self._stopped)
+
+    def take_back_error(self) -> str:
+        with self._lock:
+            error, self._back_error = self._back_error, ""
+            return error
 
     def wait_events(self, timeout_ms: int) -> Events | None:
         with self._lock:
@@ -97,6 +98,7 @@ class FallbackLoop:
                 **self._core.counters(),
                 "decision_hash": self._core.decision_hash,
                 "back_busy_ns": self._back_busy_ns + running_ns,
+                "back_error": self._back_error,
                 "yields": self._yields,
                 "yield_times_ns": tuple(self._yield_times_ns),
             }

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wattwork import _native
 from wattwork.engines.base import StepEngine
-from wattwork.errors import InvalidInput, QueueFull, WattworkError
+from wattwork.errors import InvalidInput, QueueFull, WattworkError, whole
 from wattwork.machine import check_threads
 from wattwork.scheduler.config import Sampling, SchedulerConfig, Stats
 from wattwork.scheduler.handle import Handle, Ledger
@@ -109,10 +109,13 @@ class Scheduler:
         """
         self._check_process()
         prompt = _as_prompt(tokens, self._vocab)
+        max_tokens, stop_token_id = whole("max_tokens", max_tokens), whole("stop_token_id", stop_token_id)
         if not 1 <= max_tokens < 2**31:
-            raise InvalidInput(f"max_tokens is {max_tokens}; give a whole number from 1 to 2^31 - 1.")
+            raise InvalidInput(f"max_tokens is {max_tokens}; give a number from 1 to 2^31 - 1.")
         if not -1 <= stop_token_id < 2**31:
             raise InvalidInput(f"stop_token_id is {stop_token_id}; give a token id, or -1 for none.")
+        if not (sampling is None or isinstance(sampling, Sampling)):
+            raise InvalidInput("sampling must be a wattwork.Sampling, or None for greedy.")
         with self._ledger.lock:  # the courier must not look for the handle before it is there
             id = self._loop.submit(prompt, max_tokens, stop_token_id, sampling)
             if id > 0:
@@ -124,8 +127,13 @@ class Scheduler:
 
     def set_back(self, job: Any) -> None:
         """Hash this job (a `wattwork.Job`; None: nothing) while there are no requests. Returns when the job before it
-        has left its quantum: its `units` then stand still."""
+        has left its quantum: its `units` then stand still. WattworkError, once, if that one had raised and so stopped.
+        """
         self._check_process()
+        if job is not None and not self._finalizer.alive:
+            raise WattworkError("the scheduler is closed; make a new one.")
+        if error := self._loop.take_back_error():
+            raise WattworkError(f"the back stopped with {error}; mend it and set it again.")
         if _native.HAVE_CORE and job is not None:
             native = getattr(job, "native", None)
             if not isinstance(native, _native.core.Back):
