@@ -25,5 +25,7 @@ bool target_from_bits(uint32_t bits, uint8_t* target32);
 uint32_t header_bits(const ww_work& work);
 
 Row make_row(const ww_work& work, uint32_t version);
+// The rows of the versions number, number + 1, ...: at most kMaxVersions of them.
+Rows make_rows(const ww_work& work, uint64_t number, uint32_t versions);
 
 }  // namespace ww
