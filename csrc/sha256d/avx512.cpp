@@ -15,7 +15,7 @@ namespace ww {
 namespace {
 
 typedef uint32_t V __attribute__((vector_size(64)));
-constexpr int kLanes = 16, kPlainGroups = 2, kRolledGroups = 3;
+constexpr int kLanes = 16, kPlainGroups = 2, kRolledGroups = 2;
 
 inline __m512i m(V x) { return reinterpret_cast<__m512i>(x); }
 inline V v(__m512i x) { return reinterpret_cast<V>(x); }

@@ -120,16 +120,6 @@ template <int kGroups> struct Wide {
     }
   }
 
-  template <int R> static WW_INLINE void late(State& s, V (*w)[kGroups], uint32_t k24, uint32_t k30) {
-    if constexpr (R < 32) {
-      if constexpr (R + kLead < 32) late_word<R + kLead>(w, k24, k30);
-      each_group([&](int g) __attribute__((always_inline)) {
-        round<R>(s, g, keyed<R>(s, g, kSha256Round[R]) + w[R][g]);
-      });
-      late<R + 1>(s, w, k24, k30);
-    }
-  }
-
   // Round J of eight; with the word that round J + kLead will want, or with words that are there already.
   template <int J, bool kSchedule> static WW_INLINE void eight(State& s, V (*w)[kGroups], const uint32_t* k) {
     if constexpr (J < 8) {
@@ -149,16 +139,19 @@ template <int kGroups> struct Wide {
     }
   }
 
-  // Rounds 8 ... last - 1 (a multiple of 8) of either block, given words 16 ... 23, with the schedule from word 24 on.
-  static WW_ONCE void rounds_from_8(State& state, Schedule& m, const uint32_t* padding, uint32_t k24, uint32_t k30,
-                                    int last) {
-    static_assert(kLead == 2, "two words start the pipeline of each eight rounds");
+  // So many rounds of that kind, a multiple of 8, from a round that is a multiple of 8.
+  template <int kColumns> static WW_ONCE void keyed_rounds(State& state, const uint32_t* sum, int rounds) {
     State s = state;
-    eight_keyed<0, 1>(s, padding);
-    eight<0, false>(s, m.w + 16, kSha256Round + 16);
-    late_word<24>(m.w, k24, k30);
-    late_word<25>(m.w, k24, k30);
-    late<24>(s, m.w, k24, k30);
+    for (int r = 0; r < rounds; r += 8) eight_keyed<0, kColumns>(s, sum + r * kColumns);
+    state = s;
+  }
+
+  // Rounds 16 ... last - 1 (a multiple of 8) of either block, given words 16 ... 23, with the schedule from word 24 on.
+  static WW_ONCE void rounds_from_16(State& state, Schedule& m, uint32_t k24, uint32_t k30, int last) {
+    static_assert(kLead == 2, "two words start the pipeline of each eight rounds");
+    late_words<24>(m.w, k24, k30);
+    State s = state;
+    for (int r = 16; r < 32; r += 8) eight<0, false>(s, m.w + r, kSha256Round + r);
     for (int r = 32; r < last; r += 8) {
       for (int i = 0; i < kLead; ++i) word(m.w + r, i);
       eight<0, true>(s, m.w + r, kSha256Round + r);
@@ -203,7 +196,8 @@ template <int kGroups> struct Wide {
           [&](int i) __attribute__((always_inline)) { return splat(row.start_sum[i]); });
     words1<16>(row.tail, m.w, nonce);
     each_group([&](int g) __attribute__((always_inline)) { m.w[31][g] = splat(row.tail.word31); });
-    rounds_from_8(s, m, kHeaderPadding.sum, 0, small0(kHeaderBits), 64);
+    keyed_rounds<1>(s, kHeaderPadding.sum, 8);
+    rounds_from_16(s, m, 0, small0(kHeaderBits), 64);
     each_group([&](int g) __attribute__((always_inline)) {
       for (int i = 0; i < 8; ++i) m.w[i][g] = s.v[g][i] + splat(row.midstate[i]);
     });
@@ -214,7 +208,7 @@ template <int kGroups> struct Wide {
                                const uint32_t* sum) {
     head1(s, nonce, [&](int i) __attribute__((always_inline)) { return load(rows.start[i] + lane); },
           [&](int i) __attribute__((always_inline)) { return load(rows.start_sum[i] + lane); });
-    for (int r = 8; r < 64; r += 8) eight_keyed<0, kBatch>(s, sum + r * kBatch);
+    keyed_rounds<kBatch>(s, sum + 8 * kBatch, 56);
     each_group([&](int g) __attribute__((always_inline)) {
       for (int i = 0; i < 8; ++i) m.w[i][g] = s.v[g][i] + load(rows.midstate[i] + lane);
     });
@@ -270,8 +264,8 @@ template <int kGroups> struct Wide {
     }
   }
 
-  // The second hash, of the first one in words 0..7; leaves e after round 60.
-  static WW_INLINE void block2(State& s, Schedule& m) {
+  // The second hash, of the first one in words 0..7; leaves e after round 60. K + W of rounds 8 ... 15 is at `padding`.
+  template <int kColumns> static WW_INLINE void block2(State& s, Schedule& m, const uint32_t* padding) {
     each_group([&](int g) __attribute__((always_inline)) {
       for (int i = 0; i < 7; ++i) var<1>(s, g, i + 1) = splat(kSha256Init[i]);
       var<1>(s, g, 0) = m.w[0][g] + splat(first_t1() + first_t2());
@@ -280,7 +274,8 @@ template <int kGroups> struct Wide {
     early2<1>(s, m.w);
     words2<16>(m.w);
     each_group([&](int g) __attribute__((always_inline)) { m.w[31][g] = small0(m.w[16][g]) + splat(kHashBits); });
-    rounds_from_8(s, m, kHashPadding.sum, kPadOne, small0(kHashBits), 56);
+    keyed_rounds<kColumns>(s, padding, 8);
+    rounds_from_16(s, m, kPadOne, small0(kHashBits), 56);
     word(m.w, 56);
     each_group([&](int g) __attribute__((always_inline)) {
       round<56>(s, g, keyed<56>(s, g, kSha256Round[56]) + m.w[56][g]);
@@ -317,7 +312,7 @@ WW_INLINE uint32_t scan_lanes(const Row& row, uint32_t first, uint32_t count, ui
       nonce[g] = swap_bytes(lane + (first + done + static_cast<uint32_t>(g * kLanes)));
     });
     W::block1(row, s, m, nonce);
-    W::block2(s, m);
+    W::template block2<1>(s, m, kHashPadding.sum);
     uint64_t below = W::below(s, row.tail.target_top);
     for (; __builtin_expect(below != 0, 0); below &= below - 1) {
       const uint32_t offset = done + static_cast<uint32_t>(__builtin_ctzll(below));
@@ -340,7 +335,7 @@ WW_INLINE uint32_t roll_column(const Rows& rows, uint32_t first, uint32_t n, uin
   uint32_t found = 0;
   for (uint32_t lane = 0; lane < rows.versions; lane += kLanes) {
     W::block1(rows, lane, s, m, nonce, sum);
-    W::block2(s, m);
+    W::template block2<kBatch>(s, m, sum + 64 * kBatch);
     uint64_t below = W::below(s, rows.tail.target_top);
     for (; __builtin_expect(below != 0, 0); below &= below - 1) {
       const uint32_t bit = static_cast<uint32_t>(__builtin_ctzll(below)), offset = n + bit / kLanes;
@@ -351,8 +346,11 @@ WW_INLINE uint32_t roll_column(const Rows& rows, uint32_t first, uint32_t n, uin
 }
 
 WW_INLINE uint32_t roll_lanes(const Rows& rows, uint32_t first, uint32_t count, uint32_t* candidates) {
-  alignas(64) uint32_t sum[64 * kBatch];
-  for (int i = 0; i < 8 * kBatch; ++i) sum[8 * kBatch + i] = kHeaderPadding.sum[i / kBatch];
+  alignas(64) uint32_t sum[(64 + 8) * kBatch];  // block 1's rounds (from 8 on), then block 2's rounds 8 ... 15
+  for (int i = 0; i < 8 * kBatch; ++i) {
+    sum[8 * kBatch + i] = kHeaderPadding.sum[i / kBatch];
+    sum[64 * kBatch + i] = kHashPadding.sum[i / kBatch];
+  }
   const V lane = lane_numbers();
   V nonce[kRolledGroups];
   uint32_t found = 0;

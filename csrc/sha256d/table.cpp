@@ -37,7 +37,7 @@ bool has_avx512() {
 
 const Kernel kKernels[] = {
 #if defined(__x86_64__)
-    {"avx512", has_avx512, scan_avx512, 1024, roll_avx512, 16, 48},
+    {"avx512", has_avx512, scan_avx512, 1024, roll_avx512, 16, 32},
     {"avx2", has_avx2, scan_avx2, 384, roll_avx2, 8, 16},
     {"shani", has_shani, scan_shani, 384, nullptr, 1, 0},
 #endif
