@@ -87,7 +87,7 @@ int ww_search(const ww_work* work, const ww_rect* rect, const char* isa, uint32_
   if (!work || !rect || !hits || !remaining || !result || threads > kMaxThreads) return WW_E_INVALID;
   if (!ww::is_valid(*work, *rect)) return WW_E_INVALID;
   const int wanted = threads ? static_cast<int>(threads) : ww::default_threads();
-  if (hits_capacity == 0 || remaining_capacity < static_cast<size_t>(wanted) + 2) return WW_E_CAPACITY;
+  if (hits_capacity == 0 || remaining_capacity < static_cast<size_t>(wanted) + 3) return WW_E_CAPACITY;
   return guarded([&] { return search(*work, *rect, isa, wanted, stop, hits, hits_capacity, remaining, *result); });
 }
 

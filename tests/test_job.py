@@ -24,6 +24,13 @@ def run_for(job, seconds, threads=None):
     timer.join()
 
 
+def side_by_side(job, work):
+    """How many versions the job's first piece holds, once that is taken."""
+    time, (first, count, version_first, _) = job.native.next_fresh()
+    assert (time - work.time, first, count) == (not version_first, 0, NONCES)
+    return version_first or work.versions
+
+
 @per_isa
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_yields_at_random_moments(isa, threads):
@@ -35,41 +42,56 @@ def test_yields_at_random_moments(isa, threads):
         hits += job.take_hits()
     assert units == sorted(units)
     assert units[-1] > 0
-    # Everything tested lies at the front of the first row, but for a few gaps near its end: search it again, whole.
-    assert {(hit.time, hit.version) for hit in hits} <= {(WORK.time, WORK.version)}
-    nonces = [hit.nonce for hit in hits]
-    assert len(set(nonces)) == len(nonces)
-    surely_tested = units[-1] - (threads + 2) * 200_000
+    # Everything tested lies at the front of the first piece, but for a few gaps near its end: search it again, whole.
+    versions = 1 if isa == "numpy" else side_by_side(job, WORK)
+    assert {hit.time for hit in hits} <= {WORK.time}
+    pairs = [(hit.version, hit.nonce) for hit in hits]
+    assert len(set(pairs)) == len(pairs)
+    surely_tested = (units[-1] - (threads + 3) * 200_000) // versions
     if surely_tested > 0:
-        again = search(WORK, 0, surely_tested)
-        assert [hit.nonce for hit in again.hits] == sorted(nonce for nonce in nonces if nonce < surely_tested)
+        again = search(WORK, 0, surely_tested, versions=versions)
+        found = {(hit.version, hit.nonce) for hit in again.hits}
+        assert found == {(version, nonce) for version, nonce in pairs if nonce < surely_tested}
 
 
 @pytest.mark.core
 @pytest.mark.parametrize("isa", [isa for isa in isas() if isa != "numpy"])
-def test_tested_and_given_back_are_a_partition(isa):
-    job, rng = Job(WORK, isa=isa), Random(1)
+@pytest.mark.parametrize("mask", [0, 0x6000, 0x1FFFE000])
+def test_tested_and_given_back_are_a_partition(isa, mask):
+    work = Work.from_header(GENESIS, target=2**240, version_mask=mask)
+    job, rng = Job(work, isa=isa), Random(1)
     for _ in range(20):
         run_for(job, rng.random() * 0.005)
-    assert job.native.next_fresh() == (WORK.time, (0, NONCES, 1, 1))
+    side = side_by_side(job, work)
     at, tested = 0, []
     for _, (first, count, version_first, versions) in sorted(job.native.given_back()):
-        assert (version_first, versions) == (0, 1)
+        assert (version_first, versions) == (0, side)
         assert first >= at
         tested.append((at, first - at))
         at = first + count
     assert at == NONCES
-    assert sum(count for _, count in tested) == job.units
-    again = [hit for first, count in tested for hit in search(WORK, first, count).hits]
-    assert sorted((hit.nonce, hit.hash) for hit in job.take_hits()) == [(hit.nonce, hit.hash) for hit in again]
+    assert sum(count for _, count in tested) * side == job.units
+    again = [hit for first, count in tested for hit in search(work, first, count, versions=side).hits]
+    found = sorted((hit.nonce, hit.version, hit.hash) for hit in job.take_hits())
+    assert found == sorted((hit.nonce, hit.version, hit.hash) for hit in again)
 
 
 @pytest.mark.core
 @pytest.mark.parametrize("isa", [isa for isa in isas() if isa != "numpy"])
 def test_rows_follow_one_another_then_the_time_moves_on(isa):
     job = Job(WORK, isa=isa)
-    rows = [job.native.take() for _ in range(9)]
-    assert rows == [(WORK.time + i // 4, (0, NONCES, i % 4, 1)) for i in range(9)]
+    side = 4 if isa == "portable" else 1  # portable lanes are four: they take the mask's four versions at once
+    pieces = [job.native.take() for _ in range(9)]
+    assert pieces == [(WORK.time + i * side // 4, (0, NONCES, i * side % 4, side)) for i in range(9)]
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("isa", [isa for isa in isas() if isa != "numpy"])
+def test_versions_lie_side_by_side_where_the_mask_allows(isa):
+    job = Job(Work.from_header(GENESIS, version_mask=0x1FFFE000), isa=isa)
+    job.native.take()
+    _, (_, _, version_first, versions) = job.native.next_fresh()
+    assert version_first == versions == (1 if isa == "shani" else 32)
 
 
 def test_stretches_tile_rows_then_the_time_moves_on_numpy():

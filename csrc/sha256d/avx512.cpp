@@ -15,7 +15,7 @@ namespace ww {
 namespace {
 
 typedef uint32_t V __attribute__((vector_size(64)));
-constexpr int kLanes = 16, kGroups = 2;
+constexpr int kLanes = 16, kPlainGroups = 2, kRolledGroups = 2;
 
 inline __m512i m(V x) { return reinterpret_cast<__m512i>(x); }
 inline V v(__m512i x) { return reinterpret_cast<V>(x); }
@@ -40,6 +40,10 @@ inline uint32_t at_most(V x, uint32_t top) {
 
 uint32_t scan_avx512(const Row& row, uint32_t first, uint32_t count, uint32_t* candidates) {
   return scan_lanes(row, first, count, candidates);
+}
+
+uint32_t roll_avx512(const Rows& rows, uint32_t first, uint32_t count, uint32_t* candidates) {
+  return roll_lanes(rows, first, count, candidates);
 }
 
 }  // namespace ww

@@ -8,7 +8,9 @@ namespace ww {
 
 Job::Job(const Work& work, const Kernel& kernel) : work_(work), kernel_(kernel), time_(header_time(work)) {}
 
-Piece Job::fresh() const { return {time_, {0, kNonces, version_, 1}}; }
+Piece Job::fresh() const {
+  return {time_, {0, kNonces, version_, kernel_.side_by_side(version_count(work_.version_mask) - version_)}};
+}
 
 Piece Job::take() {
   std::lock_guard lock(mutex_);
@@ -18,7 +20,8 @@ Piece Job::take() {
     return piece;
   }
   const Piece piece = fresh();
-  if (++version_ == version_count(work_.version_mask)) version_ = 0, ++time_;
+  version_ += piece.rect.versions;
+  if (version_ == version_count(work_.version_mask)) version_ = 0, ++time_;
   return piece;
 }
 

@@ -46,14 +46,14 @@ class WW_API Job : public Back {
   const Kernel& kernel() const { return kernel_; }
 
  private:
-  Piece fresh() const;  // the shape the kernel likes: one version's row
+  Piece fresh() const;  // the shape the kernel likes: as many versions' rows as it tests side by side
 
   const Work work_;
   const Kernel& kernel_;
   std::atomic<uint64_t> units_{0};
   mutable std::mutex mutex_;  // of what follows
   uint32_t time_;
-  uint64_t version_ = 0;  // number of the next fresh row
+  uint64_t version_ = 0;  // number of the next fresh piece's first
   std::vector<Piece> given_back_;
   std::vector<JobHit> hits_;
 };

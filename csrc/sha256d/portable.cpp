@@ -7,7 +7,7 @@ namespace ww {
 namespace {
 
 typedef uint32_t V __attribute__((vector_size(16)));
-constexpr int kLanes = 4, kGroups = 1;
+constexpr int kLanes = 4, kPlainGroups = 1, kRolledGroups = 1;
 
 template <int N> inline V rotr(V x) { return (x >> N) | (x << (32 - N)); }
 inline V xor3(V a, V b, V c) { return a ^ b ^ c; }
@@ -30,6 +30,10 @@ inline uint32_t at_most(V x, uint32_t top) {
 
 uint32_t scan_portable(const Row& row, uint32_t first, uint32_t count, uint32_t* candidates) {
   return scan_lanes(row, first, count, candidates);
+}
+
+uint32_t roll_portable(const Rows& rows, uint32_t first, uint32_t count, uint32_t* candidates) {
+  return roll_lanes(rows, first, count, candidates);
 }
 
 }  // namespace ww

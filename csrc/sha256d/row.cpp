@@ -89,13 +89,25 @@ Row make_row(const ww_work& work, uint32_t version) {
   std::copy_n(row.midstate, 8, row.start);
   for (int r = 0; r < 4; ++r) round(row.start, kSha256Round[r] + (r < 3 ? w[r] : 0));
   for (int r = 4; r < 7; ++r) row.start_sum[r - 4] = row.start[11 - r] + kSha256Round[r] + (r == 4 ? kPadOne : 0);
-  row.word16 = small0(w[1]) + w[0];
-  row.word17 = small1(kHeaderBits) + small0(w[2]) + w[1];
-  row.word18 = small1(row.word16) + w[2];
-  row.word19 = small1(row.word17) + small0(kPadOne);
-  row.word31 = small0(row.word16) + kHeaderBits;
-  row.target_top = load_le(work.target + 28);
+  row.tail.word16 = small0(w[1]) + w[0];
+  row.tail.word17 = small1(kHeaderBits) + small0(w[2]) + w[1];
+  row.tail.word18 = small1(row.tail.word16) + w[2];
+  row.tail.word19 = small1(row.tail.word17) + small0(kPadOne);
+  row.tail.word31 = small0(row.tail.word16) + kHeaderBits;
+  row.tail.target_top = load_le(work.target + 28);
   return row;
+}
+
+Rows make_rows(const ww_work& work, uint64_t number, uint32_t versions) {
+  Rows rows{};
+  rows.versions = versions;
+  for (uint32_t lane = 0; lane < versions; ++lane) {
+    const Row row = make_row(work, version_at(work, number + lane));
+    for (int i = 0; i < 8; ++i) rows.midstate[i][lane] = row.midstate[i], rows.start[i][lane] = row.start[i];
+    for (int i = 0; i < 3; ++i) rows.start_sum[i][lane] = row.start_sum[i];
+    rows.tail = row.tail;
+  }
+  return rows;
 }
 
 }  // namespace ww

@@ -11,10 +11,10 @@ inline uint64_t version_count(uint32_t mask) { return uint64_t{1} << __builtin_p
 
 // The header's version field with number i rolled in: (version & ~mask) | deposit(i ^ extract(version)). Number 0 is
 // the header's own. (BIP 320 gives miners the mask 0x1fffe000.)
-uint32_t version_at(const ww_work& work, uint64_t number);
+WW_API uint32_t version_at(const ww_work& work, uint64_t number);
 
 // The header with these fields put in, as 80 bytes.
-void header_with(const ww_work& work, uint32_t version, uint32_t nonce, uint8_t* header80);
+WW_API void header_with(const ww_work& work, uint32_t version, uint32_t nonce, uint8_t* header80);
 
 // The header's time field, in seconds since 1970.
 uint32_t header_time(const ww_work& work);
@@ -25,5 +25,7 @@ bool target_from_bits(uint32_t bits, uint8_t* target32);
 uint32_t header_bits(const ww_work& work);
 
 Row make_row(const ww_work& work, uint32_t version);
+// The rows of the versions number, number + 1, ...: at most kMaxVersions of them.
+Rows make_rows(const ww_work& work, uint64_t number, uint32_t versions);
 
 }  // namespace ww

@@ -20,9 +20,10 @@ uint64_t pairs(const Rect& r) {
   return __builtin_mul_overflow(r.count, r.versions, &n) ? std::numeric_limits<uint64_t>::max() : n;
 }
 
-uint64_t chunk_nonces(const Rect& rect, const Kernel& kernel, int threads) {
+// Quanta of work in a chunk.
+uint64_t chunk_quanta(const Rect& rect, const Kernel& kernel, int threads) {
   const uint64_t share = pairs(rect) / (kChunksPerThread * static_cast<uint64_t>(threads) * kernel.quantum);
-  return std::clamp(share, kMinQuanta, kMaxQuanta) * kernel.quantum;
+  return std::clamp(share, kMinQuanta, kMaxQuanta);
 }
 
 // How many threads, of those offered, the rectangle is worth.
@@ -37,30 +38,74 @@ struct Placed {
   Hit hit;
 };
 
-// What the workers of one search share. A chunk is a stretch of one version's row; chunks are claimed in order.
+// Versions tested in the same way: strips of so many side by side, each cut into chunks of so many nonces.
+struct Band {
+  uint64_t number;  // the first version's
+  uint64_t strips;
+  uint32_t versions;         // in a strip
+  uint32_t quantum;          // nonces between two looks at the stop flag
+  uint64_t nonces, in_strip; // of a chunk; chunks of a strip
+  uint64_t chunks() const { return strips * in_strip; }
+};
+
+// As many versions side by side as the kernel takes, then what is left in a narrower strip, then one by one.
+std::vector<Band> bands(const Rect& rect, const Kernel& kernel, uint64_t quanta) {
+  std::vector<Band> out;
+  uint64_t number = rect.version_first, left = rect.versions;
+  while (left) {
+    const uint32_t versions = kernel.side_by_side(left), quantum = versions == 1 ? kernel.quantum : kernel.rolled_quantum;
+    const uint64_t nonces = quanta * quantum, strips = left / versions;
+    out.push_back({number, strips, versions, quantum, nonces, (rect.count + nonces - 1) / nonces});
+    number += strips * versions, left -= strips * versions;
+  }
+  return out;
+}
+
+// A stretch of one strip's nonces.
+struct Chunk {
+  uint64_t number, first, end;
+  uint32_t versions, quantum;
+};
+
+// What one worker has of its own.
+struct Worker {
+  std::vector<Placed> hits;
+  std::vector<Rect> remaining;
+  std::vector<uint32_t> candidates;
+  std::vector<Placed> same_nonce;
+  uint64_t number = ~uint64_t{0};  // of what follows, which the next chunk is likely to want again
+  uint32_t versions = 0;
+  Row row{};
+  Rows rows{};
+};
+
+// What the workers of one search share. Chunks are claimed in order.
 class Search {
  public:
   Search(const Work& work, const Rect& rect, const Kernel& kernel, const Controls& controls, int threads)
-      : work_(work), rect_(rect), kernel_(kernel), controls_(controls), chunk_(chunk_nonces(rect, kernel, threads)),
-        chunks_in_row_((rect.count + chunk_ - 1) / chunk_), chunks_(chunks_in_row_ * rect.versions) {}
+      : work_(work), rect_(rect), kernel_(kernel), controls_(controls),
+        bands_(bands(rect, kernel, chunk_quanta(rect, kernel, threads))) {
+    for (const Band& band : bands_) chunks_ += band.chunks();
+  }
 
   void work();  // a worker's whole part
   Found finish();
 
  private:
-  struct Chunk { uint64_t number, first, end; };
   Chunk chunk(uint64_t index) const;
   bool halted();
   void poll();
-  uint64_t test(const Row& row, uint64_t number, uint64_t first, uint32_t count, std::vector<Placed>& hits,
-                std::vector<uint32_t>& candidates);
+  void prepare(const Chunk& c, Worker& worker) const;
+  uint64_t test(const Chunk& c, uint64_t first, uint32_t count, Worker& worker);
+  void leave(const Chunk& c, uint64_t at, uint64_t pairs_done, Worker& worker) const;
   std::vector<Rect> unclaimed() const;
 
   const Work& work_;
   const Rect& rect_;
   const Kernel& kernel_;
   const Controls& controls_;
-  const uint64_t chunk_, chunks_in_row_, chunks_;
+  const std::vector<Band> bands_;
+  uint64_t chunks_ = 0;
   const std::thread::id caller_ = std::this_thread::get_id();
   int64_t polled_ns_ = now_ns();
   alignas(64) std::atomic<uint64_t> next_{0};
@@ -71,10 +116,12 @@ class Search {
   std::vector<Rect> remaining_;
 };
 
-Search::Chunk Search::chunk(uint64_t index) const {
-  const uint64_t begin = index % chunks_in_row_ * chunk_;
-  return {rect_.version_first + index / chunks_in_row_, rect_.first + begin,
-          rect_.first + std::min(begin + chunk_, rect_.count)};
+Chunk Search::chunk(uint64_t index) const {
+  auto band = bands_.begin();
+  for (; index >= band->chunks(); ++band) index -= band->chunks();
+  const uint64_t begin = index % band->in_strip * band->nonces;
+  return {band->number + index / band->in_strip * band->versions, rect_.first + begin,
+          rect_.first + std::min(begin + band->nonces, rect_.count), band->versions, band->quantum};
 }
 
 // A stop once seen holds, also where its word is cleared at once: so each worker leaves one rectangle at most.
@@ -90,70 +137,99 @@ void Search::poll() {
   if (controls_.poll()) halt_.store(true, std::memory_order_relaxed);
 }
 
-// Tests a quantum and returns the end of what was tested: short of the whole where the last wanted hit was found in it,
-// here or by another worker at the same time.
-uint64_t Search::test(const Row& row, uint64_t number, uint64_t first, uint32_t count, std::vector<Placed>& hits,
-                      std::vector<uint32_t>& candidates) {
-  const uint32_t n = kernel_.scan(row, static_cast<uint32_t>(first), count, candidates.data());
-  for (uint32_t i = 0; i < n; ++i) {
-    Hit hit{candidates[i], version_at(work_, number), {}};
-    uint8_t header[80];
-    header_with(work_, hit.version, hit.nonce, header);
-    sha256d(header, hit.hash);
-    if (!meets_target(hit.hash, work_.target)) continue;
-    const uint64_t before = found_.fetch_add(1, std::memory_order_relaxed);
-    if (before + 1 >= controls_.max_hits) halt_.store(true, std::memory_order_relaxed);
-    if (before >= controls_.max_hits) return hit.nonce;
-    hits.push_back({number, hit});
-    if (before + 1 == controls_.max_hits) return uint64_t{hit.nonce} + 1;
+void Search::prepare(const Chunk& c, Worker& worker) const {
+  worker.candidates.resize(size_t{c.quantum} * c.versions);
+  if (c.number == worker.number && c.versions == worker.versions) return;
+  worker.number = c.number, worker.versions = c.versions;
+  if (c.versions == 1) worker.row = make_row(work_, version_at(work_, c.number));
+  else worker.rows = make_rows(work_, c.number, c.versions);
+}
+
+// Tests a quantum and returns how many of its pairs, counted nonce by nonce, were tested: fewer than all where the last
+// wanted hit was found in it, here or by another worker at the same time. Hits of one nonce are claimed together, so
+// that of all workers at most one ends within a nonce.
+uint64_t Search::test(const Chunk& c, uint64_t first, uint32_t count, Worker& worker) {
+  uint32_t* const begin = worker.candidates.data();
+  uint32_t* const end = begin + (c.versions == 1
+                                     ? kernel_.scan(worker.row, static_cast<uint32_t>(first), count, begin)
+                                     : kernel_.roll(worker.rows, static_cast<uint32_t>(first), count, begin));
+  std::sort(begin, end);
+  for (const uint32_t* at = begin; at != end;) {
+    const uint32_t n = *at / c.versions;
+    worker.same_nonce.clear();
+    for (; at != end && *at / c.versions == n; ++at) {
+      const uint64_t number = c.number + *at % c.versions;
+      Hit hit{static_cast<uint32_t>(first) + n, version_at(work_, number), {}};
+      uint8_t header[80];
+      header_with(work_, hit.version, hit.nonce, header);
+      sha256d(header, hit.hash);
+      if (meets_target(hit.hash, work_.target)) worker.same_nonce.push_back({number, hit});
+    }
+    const uint64_t hits = worker.same_nonce.size(), before = found_.fetch_add(hits, std::memory_order_relaxed);
+    const uint64_t wanted = before < controls_.max_hits ? std::min(hits, controls_.max_hits - before) : 0;
+    worker.hits.insert(worker.hits.end(), worker.same_nonce.begin(),
+                       worker.same_nonce.begin() + static_cast<std::ptrdiff_t>(wanted));
+    if (before + hits < controls_.max_hits) continue;
+    halt_.store(true, std::memory_order_relaxed);
+    if (wanted == hits) return uint64_t{n + 1} * c.versions;
+    return uint64_t{n} * c.versions + (wanted ? worker.same_nonce[wanted - 1].number - c.number + 1 : 0);
   }
-  return first + count;
+  return uint64_t{count} * c.versions;
+}
+
+// Notes what of a chunk is left after so many pairs of the quantum at `at`: the rest of a nonce, and the nonces after.
+void Search::leave(const Chunk& c, uint64_t at, uint64_t pairs_done, Worker& worker) const {
+  at += pairs_done / c.versions;
+  if (const uint64_t within = pairs_done % c.versions) {
+    worker.remaining.push_back({at, 1, c.number + within, c.versions - within});
+    ++at;
+  }
+  if (at < c.end) worker.remaining.push_back({at, c.end - at, c.number, c.versions});
 }
 
 void Search::work() try {
-  std::vector<Placed> hits;
-  std::vector<Rect> remaining;
-  std::vector<uint32_t> candidates(kernel_.quantum);
-  Row row{};
-  uint64_t row_number = ~uint64_t{0};
+  Worker worker;
   while (!halted()) {
     const uint64_t index = next_.fetch_add(1, std::memory_order_relaxed);
     if (index >= chunks_) break;
     const Chunk c = chunk(index);
-    if (c.number != row_number) row = make_row(work_, version_at(work_, c.number)), row_number = c.number;
-    uint64_t at = c.first;
+    prepare(c, worker);
+    uint64_t at = c.first, done = 0;
     while (at < c.end && !halted()) {
-      const auto count = static_cast<uint32_t>(std::min<uint64_t>(kernel_.quantum, c.end - at));
-      const uint64_t end = test(row, c.number, at, count, hits, candidates);
-      if (controls_.progress) controls_.progress->fetch_add(end - at, std::memory_order_relaxed);
-      at = end;
+      const auto count = static_cast<uint32_t>(std::min<uint64_t>(c.quantum, c.end - at));
+      done = test(c, at, count, worker);
+      if (controls_.progress) controls_.progress->fetch_add(done, std::memory_order_relaxed);
       poll();
+      if (done < uint64_t{count} * c.versions) break;
+      at += count, done = 0;
     }
-    if (at < c.end) remaining.push_back({at, c.end - at, c.number, 1});
+    leave(c, at, done, worker);
   }
   std::lock_guard lock(mutex_);
-  hits_.insert(hits_.end(), hits.begin(), hits.end());
-  remaining_.insert(remaining_.end(), remaining.begin(), remaining.end());
+  hits_.insert(hits_.end(), worker.hits.begin(), worker.hits.end());
+  remaining_.insert(remaining_.end(), worker.remaining.begin(), worker.remaining.end());
 } catch (...) {
   halt_.store(true, std::memory_order_relaxed);  // no memory for hits: the others need not go on
   throw;
 }
 
-// What no worker has claimed: the rest of one row, and the rows below it.
+// What no worker has claimed: the rest of one strip, and the strips below it.
 std::vector<Rect> Search::unclaimed() const {
   const uint64_t next = next_.load(std::memory_order_relaxed);
   if (next >= chunks_) return {};
   std::vector<Rect> rest;
   const Chunk c = chunk(next);
-  uint64_t row = c.number;
-  const uint64_t end = rect_.first + rect_.count;
-  if (c.first > rect_.first) rest.push_back({c.first, end - c.first, row++, 1});
-  if (const uint64_t below = rect_.version_first + rect_.versions - row)
-    rest.push_back({rect_.first, rect_.count, row, below});
+  uint64_t number = c.number;
+  if (c.first > rect_.first) {
+    rest.push_back({c.first, rect_.first + rect_.count - c.first, number, c.versions});
+    number += c.versions;
+  }
+  if (const uint64_t below = rect_.version_first + rect_.versions - number)
+    rest.push_back({rect_.first, rect_.count, number, below});
   return rest;
 }
 
-// Joins what lies end to end in one row.
+// Joins what lies end to end in one strip.
 std::vector<Rect> joined(std::vector<Rect> rects) {
   std::sort(rects.begin(), rects.end(), [](const Rect& a, const Rect& b) {
     return a.version_first != b.version_first ? a.version_first < b.version_first : a.first < b.first;

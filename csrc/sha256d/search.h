@@ -38,7 +38,7 @@ struct Controls {
 
 struct Found {
   std::vector<Hit> hits;        // sorted by (version number, nonce)
-  std::vector<Rect> remaining;  // at most team.size() + 2; disjoint, and with what was tested the whole
+  std::vector<Rect> remaining;  // at most team.size() + 3; disjoint, and with what was tested the whole
   uint64_t hashes = 0;          // pairs tested
   bool halted = false;          // by stop, poll or max_hits, though all may have been tested by then
 };

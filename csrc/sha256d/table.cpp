@@ -5,6 +5,9 @@
 #include <cstring>
 #include <limits>
 #include <utility>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #include "runtime/pool.h"
 #include "sha256d/row.h"
@@ -16,8 +19,17 @@ namespace {
 bool always() { return true; }
 
 #if defined(__x86_64__)
-// __builtin_cpu_supports asks CPUID, and XGETBV whether the system saves the registers.
-bool has_avx512() {  // all that the compiler was allowed to use
+// __builtin_cpu_supports asks CPUID, and XGETBV whether the system saves the registers. Each asks for all that the
+// compiler was allowed to use.
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+
+bool has_shani() {  // gcc 12 has no name for it: CPUID leaf 7, EBX bit 29
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b >> 29 & 1) && __builtin_cpu_supports("sse4.1") &&
+         __builtin_cpu_supports("ssse3");
+}
+
+bool has_avx512() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma");
 }
@@ -25,9 +37,11 @@ bool has_avx512() {  // all that the compiler was allowed to use
 
 const Kernel kKernels[] = {
 #if defined(__x86_64__)
-    {"avx512", scan_avx512, has_avx512, 1024},
+    {"avx512", has_avx512, scan_avx512, 1024, roll_avx512, 16, 32},
+    {"avx2", has_avx2, scan_avx2, 384, roll_avx2, 8, 16},
+    {"shani", has_shani, scan_shani, 384, nullptr, 1, 0},
 #endif
-    {"portable", scan_portable, always, 128},
+    {"portable", always, scan_portable, 128, roll_portable, 4, 8},
 };
 
 ww_work test_work(uint8_t target_top) {
@@ -37,6 +51,29 @@ ww_work test_work(uint8_t target_top) {
   work.target[31] = target_top;
   work.version_mask = 0x1fffe000;
   return work;
+}
+
+// What a kernel finds, one version at a time or several, and what the plain scalar code does.
+std::vector<uint32_t> candidates(const Kernel& kernel, const ww_work& work, uint64_t number, uint32_t versions,
+                                 uint32_t first, uint32_t count) {
+  std::vector<uint32_t> found(size_t{count} * versions);
+  found.resize(versions == 1
+                   ? kernel.scan(make_row(work, version_at(work, number)), first, count, found.data())
+                   : kernel.roll(make_rows(work, number, versions), first, count, found.data()));
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+std::vector<uint32_t> expected(const ww_work& work, uint64_t number, uint32_t versions, uint32_t first,
+                               uint32_t count) {
+  std::vector<uint32_t> found;
+  for (uint32_t i = 0; i < count * versions; ++i) {
+    uint8_t header[80], hash[32];
+    header_with(work, version_at(work, number + i % versions), first + i / versions, header);
+    sha256d(header, hash);
+    if (hash[31] <= work.target[31]) found.push_back(i);
+  }
+  return found;
 }
 
 // Nanoseconds for one quantum: the best of a few, so that what interrupts does not count.
@@ -75,16 +112,12 @@ bool self_test(const Kernel& kernel) {
   for (const uint8_t top : {0xff, 0x1f, 0x03}) {
     const ww_work work = test_work(top);
     for (const uint32_t count : {1u, 31u, 130u}) {
-      const uint32_t version = version_at(work, count), first = 0u - 140u + count / 31;
-      std::vector<uint32_t> found(count), expected;
-      found.resize(kernel.scan(make_row(work, version), first, count, found.data()));
-      for (uint32_t i = 0; i < count; ++i) {
-        uint8_t header[80], hash[32];
-        header_with(work, version, first + i, header);
-        sha256d(header, hash);
-        if (hash[31] <= top) expected.push_back(first + i);
-      }
-      if (found != expected) return false;
+      const uint32_t first = 0u - 140u + count / 31;
+      if (candidates(kernel, work, count, 1, first, count) != expected(work, count, 1, first, count)) return false;
+      for (uint32_t versions = kernel.lanes; kernel.roll && versions <= kMaxVersions; versions += kernel.lanes)
+        if (candidates(kernel, work, 7, versions, first, count / 2 + 1) !=
+            expected(work, 7, versions, first, count / 2 + 1))
+          return false;
     }
   }
   return true;

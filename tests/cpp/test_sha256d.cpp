@@ -11,6 +11,7 @@
 
 #include "check.h"
 #include "sha256d/job.h"
+#include "sha256d/row.h"
 #include "sha256d/sha256.h"
 
 using namespace ww;
@@ -20,7 +21,7 @@ static Work make_work(uint8_t target_top) {
   for (int i = 0; i < 80; ++i) work.header[i] = static_cast<uint8_t>(29 * i + 3);
   std::memset(work.target, 0xff, 32);
   work.target[31] = target_top;
-  work.version_mask = 0x00006000;  // four versions
+  work.version_mask = 0x0007e000;  // 64 versions
   return work;
 }
 
@@ -62,17 +63,25 @@ static void known_answer() {  // Bitcoin's genesis block
 
 static void whole_equals_scalar(const Kernel& kernel) {
   const Work work = make_work(0x07);
-  const Rect rect{kNonces - 3000, 3000, 1, 3};
-  const Found whole = search_all(work, {rect}, kernel);
-  CHECK(whole.hashes == 9000 && whole.hits.size() > 100);
-  for (const Hit& hit : whole.hits) CHECK(meets_target(hit.hash, work.target));
-  const Kernel& portable = choose_kernel("portable");
-  CHECK(equal(whole.hits, search_all(work, {rect}, portable).hits));
+  for (const Rect& rect : {Rect{kNonces - 3000, 3000, 1, 3}, Rect{kNonces - 211, 211, 1, 61}}) {
+    const Found whole = search_all(work, {rect}, kernel);
+    CHECK(whole.hashes == rect.count * rect.versions && whole.hits.size() > 100);
+    size_t next = 0;
+    for (uint64_t number = rect.version_first; number < rect.version_first + rect.versions; ++number)
+      for (uint64_t nonce = rect.first; nonce < rect.first + rect.count; ++nonce) {
+        uint8_t header[80], hash[32];
+        header_with(work, version_at(work, number), static_cast<uint32_t>(nonce), header);
+        sha256d(header, hash);
+        if (!meets_target(hash, work.target)) continue;
+        const Hit& hit = whole.hits.at(next++);
+        CHECK(hit.nonce == nonce && hit.version == version_at(work, number) && std::memcmp(hit.hash, hash, 32) == 0);
+      }
+    CHECK(next == whole.hits.size());
+  }
 }
 
-static void stopped_and_taken_up(const Kernel& kernel, int threads, unsigned seed) {
+static void stopped_and_taken_up(const Kernel& kernel, const Rect& rect, int threads, unsigned seed) {
   const Work work = make_work(0x00);
-  const Rect rect{12345, 50'000, 0, 3};
   std::mt19937 random(seed);
   std::atomic<uint32_t> stop{0};
   Controls controls;
@@ -83,7 +92,7 @@ static void stopped_and_taken_up(const Kernel& kernel, int threads, unsigned see
   });
   Found found = search(work, rect, kernel, threads, controls);
   stopper.join();
-  CHECK(found.remaining.size() <= static_cast<size_t>(threads) + 2);
+  CHECK(found.remaining.size() <= static_cast<size_t>(threads) + 3);
   const Found rest = search_all(work, found.remaining, kernel);
   CHECK(found.hashes + rest.hashes == rect.count * rect.versions);
   found.hits.insert(found.hits.end(), rest.hits.begin(), rest.hits.end());
@@ -134,15 +143,15 @@ static void throws(const Kernel& kernel) {
   }
 }
 
-static void limited(const Kernel& kernel, int threads, uint64_t max_hits) {
+static void limited(const Kernel& kernel, const Rect& rect, int threads, uint64_t max_hits) {
   const Work work = make_work(0x03);
-  const Rect rect{7, 5'000, 0, 4};
   Controls controls;
   controls.max_hits = max_hits;
   std::atomic<uint64_t> progress{0};
   controls.progress = &progress;
   Found found = search(work, rect, kernel, threads, controls);
   CHECK(found.hits.size() == max_hits && progress == found.hashes);
+  CHECK(found.remaining.size() <= static_cast<size_t>(threads) + 3);
   const Found rest = search_all(work, found.remaining, kernel);
   found.hits.insert(found.hits.end(), rest.hits.begin(), rest.hits.end());
   CHECK(found.hashes + rest.hashes == rect.count * rect.versions);
@@ -172,18 +181,18 @@ static void job_partitions(const Kernel& kernel, int threads) {
   std::vector<Hit> hits;
   for (const JobHit& h : job.take_hits()) hits.push_back(h.hit);
   CHECK(job.take_hits().empty());
-  // All in the first row: its tested part, and the search of it.
-  const Piece fresh = job.next_fresh();
-  CHECK(fresh.rect.version_first == 1);
+  // All in the first piece: its tested part, and the search of it.
+  const uint64_t versions = job.next_fresh().rect.version_first;
+  CHECK(versions == kernel.side_by_side(64));
   std::vector<Rect> open;
   for (const Piece& piece : job.given_back()) open.push_back(piece.rect);
   std::sort(open.begin(), open.end(), [](const Rect& a, const Rect& b) { return a.first < b.first; });
   std::vector<Rect> tested;
   uint64_t at = 0, pairs = 0;
   for (const Rect& r : open) {
-    CHECK(r.first >= at && r.version_first == 0 && r.versions == 1);
-    if (r.first > at) tested.push_back({at, r.first - at, 0, 1});
-    pairs += r.first - at;
+    CHECK(r.first >= at && r.version_first == 0 && r.versions == versions);
+    if (r.first > at) tested.push_back({at, r.first - at, 0, versions});
+    pairs += (r.first - at) * versions;
     at = r.first + r.count;
   }
   CHECK(at == kNonces && pairs == job.units());
@@ -195,9 +204,10 @@ static void job_tiles(const Kernel& kernel) {
   std::memset(work.header + 68, 0xff, 4);  // the time wraps
   Job job(work, kernel);
   for (uint32_t time : {0xffffffffu, 0u, 1u})
-    for (uint64_t version = 0; version < 4; ++version) {
+    for (uint64_t version = 0; version < 64; version += kernel.side_by_side(64)) {
       const Piece piece = job.take();
       CHECK(piece.time == time && piece.rect.version_first == version && piece.rect.count == kNonces);
+      CHECK(piece.rect.versions == kernel.side_by_side(64));
     }
   job.give_back({5, {1, 2, 3, 1}});
   job.give_back({5, {1, 0, 3, 1}});
@@ -211,8 +221,14 @@ int main() {
     CHECK(self_test(*kernel));
     whole_equals_scalar(*kernel);
     for (int threads : {1, 2, 3}) {
-      for (unsigned seed = 0; seed < 3; ++seed) stopped_and_taken_up(*kernel, threads, seed);
-      for (uint64_t max_hits : {1, 2, 77}) limited(*kernel, threads, max_hits);
+      for (unsigned seed = 0; seed < 3; ++seed) {
+        stopped_and_taken_up(*kernel, {12345, 50'000, 0, 3}, threads, seed);
+        stopped_and_taken_up(*kernel, {12345, 3'000, 2, 61}, threads, seed);
+      }
+      for (uint64_t max_hits : {1, 2, 77}) {
+        limited(*kernel, {7, 5'000, 0, 4}, threads, max_hits);
+        limited(*kernel, {7, 400, 1, 61}, threads, max_hits);
+      }
       job_partitions(*kernel, threads);
     }
     job_tiles(*kernel);
