@@ -112,6 +112,7 @@ void bind_search(py::module_& m) {
       .def("given_back", &job_given_back)
       .def("next_fresh", [](const Job& job) { return as_pair(job.next_fresh()); })
       .def("take_hits", &job_hits)
+      .def_property_readonly("hits_lost", &Job::hits_lost)
       .def_property_readonly("isa", [](const Job& job) { return job.kernel().name; });
 }
 

@@ -42,22 +42,39 @@ Piece Job::next_fresh() const {
 
 std::vector<JobHit> Job::take_hits() {
   std::lock_guard lock(mutex_);
-  return std::exchange(hits_, {});
+  const auto taken = std::exchange(hits_, {});
+  return {taken.begin(), taken.end()};
+}
+
+uint64_t Job::hits_lost() const {
+  std::lock_guard lock(mutex_);
+  return hits_lost_;
 }
 
 void Job::run(Team& team, const YieldFlag& yield, const std::function<bool()>& poll) {
-  const Controls controls{&yield, kUnlimited, &units_, poll};
+  bool interrupted = false;
+  std::function<bool()> watch;
+  if (poll) watch = [&] { return interrupted = poll(); };
+  const Controls controls{&yield, kHitsKept, &units_, watch};
   bool ended = yield.load(std::memory_order_acquire) != 0;
   while (!ended) {
     const Piece piece = take();
     Work work = work_;
     set_header_time(work, piece.time);
-    const Found found = scan(team, work, piece.rect, kernel_, controls);
-    ended = found.halted || yield.load(std::memory_order_acquire) != 0;
+    Found found;
+    try {
+      found = scan(team, work, piece.rect, kernel_, controls);
+    } catch (...) {
+      give_back(piece);  // whole: better tested twice than never
+      throw;
+    }
+    const bool stopped = found.halted && found.hits.size() < kHitsKept;  // and not only full of hits
+    ended = interrupted || stopped || yield.load(std::memory_order_acquire) != 0;
     // From the back, so that the next call begins with the first (and smallest) of them.
     for (auto r = found.remaining.rbegin(); r != found.remaining.rend(); ++r) give_back({piece.time, *r});
     std::lock_guard lock(mutex_);
     for (const Hit& hit : found.hits) hits_.push_back({piece.time, hit});
+    while (hits_.size() > kHitsKept) hits_.pop_front(), ++hits_lost_;
   }
 }
 

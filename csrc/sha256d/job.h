@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <deque>
 #include <functional>
 #include <mutex>
 #include <vector>
@@ -21,6 +22,9 @@ struct JobHit {
   uint32_t time;
   Hit hit;
 };
+
+// Hits that a job keeps until they are taken.
+constexpr size_t kHitsKept = 1 << 16;
 
 // Its rectangles tile all nonces x the mask's versions, then go on with header time + 1 s.
 class WW_API Job : public Back {
@@ -42,6 +46,8 @@ class WW_API Job : public Back {
 
   // Hits since the last call, in the order the pieces were searched.
   std::vector<JobHit> take_hits();
+  // Hits that nobody took in time: an easy target makes millions a second, and only the last kHitsKept are kept.
+  uint64_t hits_lost() const;
 
   const Kernel& kernel() const { return kernel_; }
 
@@ -55,7 +61,8 @@ class WW_API Job : public Back {
   uint32_t time_;
   uint64_t version_ = 0;  // number of the next fresh piece's first
   std::vector<Piece> given_back_;
-  std::vector<JobHit> hits_;
+  std::deque<JobHit> hits_;
+  uint64_t hits_lost_ = 0;
 };
 
 }  // namespace ww
