@@ -9,7 +9,7 @@ from headers import GENESIS, oracle, sha256d
 
 from wattwork.errors import UnsupportedISA
 from wattwork.job import STRETCH, Job
-from wattwork.search import NONCES, Rect, Stop, isas, search
+from wattwork.search import NONCES, PYTHON_ISAS, Rect, Stop, isas, search
 from wattwork.work import Work
 
 WORK = Work.from_header(GENESIS, target=2**240, version_mask=0x6000)
@@ -46,7 +46,7 @@ def test_yields_at_random_moments(isa, threads):
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("isa", [isa for isa in isas() if isa != "numpy"])
+@pytest.mark.parametrize("isa", [isa for isa in isas() if isa not in PYTHON_ISAS])
 def test_tested_and_given_back_are_a_partition(isa):
     job, rng = Job(WORK, isa=isa), Random(1)
     for _ in range(20):
@@ -65,15 +65,16 @@ def test_tested_and_given_back_are_a_partition(isa):
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("isa", [isa for isa in isas() if isa != "numpy"])
+@pytest.mark.parametrize("isa", [isa for isa in isas() if isa not in PYTHON_ISAS])
 def test_rows_follow_one_another_then_the_time_moves_on(isa):
     job = Job(WORK, isa=isa)
     rows = [job.native.take() for _ in range(9)]
     assert rows == [(WORK.time + i // 4, (0, NONCES, i % 4, 1)) for i in range(9)]
 
 
-def test_stretches_tile_rows_then_the_time_moves_on_numpy():
-    job = Job(WORK, isa="numpy")._python
+@pytest.mark.parametrize("isa", [isa for isa in isas() if isa in PYTHON_ISAS])
+def test_stretches_tile_rows_then_the_time_moves_on(isa):
+    job = Job(WORK, isa=isa)._python
     in_a_row = NONCES // STRETCH
     for n in (0, 1, in_a_row - 1, in_a_row, 4 * in_a_row - 1, 4 * in_a_row, 9 * in_a_row + 5):
         job._next = n
@@ -86,7 +87,7 @@ def test_stretches_tile_rows_then_the_time_moves_on_numpy():
 def test_hits_carry_the_time_they_were_found_at(isa):
     work = Work.from_header(GENESIS, target=2**248)
     job, rect = Job(work, isa=isa), Rect(100, 2000, 0, 1)
-    if job.isa != "numpy":
+    if job.isa not in PYTHON_ISAS:
         job.native.give_back(work.time + 3, rect)
     else:
         job._python._given_back.append((3, rect))
