@@ -33,7 +33,9 @@ _HOME = {
     "WattworkError": "errors",
     "Work": "work",
     "compare": "measure",
+    "include_dir": "embed",
     "isas": "search",
+    "library_path": "embed",
     "make_engine": "engines",
     "search": "search",
 }
@@ -64,7 +66,9 @@ __all__ = [
     "WattworkError",
     "Work",
     "compare",
+    "include_dir",
     "isas",
+    "library_path",
     "make_engine",
     "search",
 ]

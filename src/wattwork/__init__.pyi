@@ -1,4 +1,6 @@
 from wattwork.device import Device as Device
+from wattwork.embed import include_dir as include_dir
+from wattwork.embed import library_path as library_path
 from wattwork.engines import PRESETS as PRESETS
 from wattwork.engines import ModelConfig as ModelConfig
 from wattwork.engines import StepEngine as StepEngine
