@@ -15,7 +15,7 @@ import pytest
 from wattwork._search import isas, search
 from wattwork.work import Work
 
-NONCES = {"numpy": 2**16, "portable": 2**21}
+NONCES = {"numpy": 2**16, "numba": 2**22, "portable": 2**21}
 HASHLIB_NONCES = 2**17
 WORK = Work.from_header(bytes(range(80)), target=1)
 rates_mh_s = {}

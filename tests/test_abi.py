@@ -46,14 +46,3 @@ def test_object_files_of_one_instruction_set_share_nothing():
         for kind, name in symbols(file, "-C"):
             assert kind not in "wWvVu", (file, kind, name)
             assert not (kind == "U" and "std::" in name), (file, name)
-
-
-def test_c_program(tmp_path):
-    compiler = sysconfig.get_config_var("CC").split()[0]
-    program = tmp_path / "search"
-    flags = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", f"-I{HEADER.parent.parent}"]
-    source = CHECKOUT / "tests" / "c" / "search.c"
-    subprocess.run([compiler, *flags, source, LIBRARY, f"-Wl,-rpath,{PACKAGE}", "-o", program], check=True)
-    result = subprocess.run([program], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert "nonce 2083236893" in result.stdout

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 from headers import GENESIS, oracle, sha256d
 
-from wattwork._search import NONCES, Rect, Stop, isas, search
+from wattwork._search import NONCES, PYTHON_ISAS, Rect, Stop, isas, search
 from wattwork.errors import UnsupportedISA
 from wattwork.job import STRETCH, Job
 from wattwork.work import Work
@@ -55,7 +55,7 @@ def test_yields_at_random_moments(isa, threads):
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("isa", [isa for isa in isas() if isa != "numpy"])
+@pytest.mark.parametrize("isa", [isa for isa in isas() if isa not in PYTHON_ISAS])
 @pytest.mark.parametrize("mask", [0, 0x6000, 0x1FFFE000])
 def test_tested_and_given_back_are_a_partition(isa, mask):
     work = Work.from_header(GENESIS, target=2**240, version_mask=mask)
@@ -77,7 +77,7 @@ def test_tested_and_given_back_are_a_partition(isa, mask):
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("isa", [isa for isa in isas() if isa != "numpy"])
+@pytest.mark.parametrize("isa", [isa for isa in isas() if isa not in PYTHON_ISAS])
 def test_rows_follow_one_another_then_the_time_moves_on(isa):
     job = Job(WORK, isa=isa)
     side = 4 if isa == "portable" else 1  # portable lanes are four: they take the mask's four versions at once
@@ -86,7 +86,7 @@ def test_rows_follow_one_another_then_the_time_moves_on(isa):
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("isa", [isa for isa in isas() if isa != "numpy"])
+@pytest.mark.parametrize("isa", [isa for isa in isas() if isa not in PYTHON_ISAS])
 def test_versions_lie_side_by_side_where_the_mask_allows(isa):
     job = Job(Work.from_header(GENESIS, version_mask=0x1FFFE000), isa=isa)
     job.native.take()
@@ -94,8 +94,9 @@ def test_versions_lie_side_by_side_where_the_mask_allows(isa):
     assert version_first == versions == (1 if isa == "shani" else 32)
 
 
-def test_stretches_tile_rows_then_the_time_moves_on_numpy():
-    job = Job(WORK, isa="numpy")._python
+@pytest.mark.parametrize("isa", [isa for isa in isas() if isa in PYTHON_ISAS])
+def test_stretches_tile_rows_then_the_time_moves_on(isa):
+    job = Job(WORK, isa=isa)._python
     in_a_row = NONCES // STRETCH
     for n in (0, 1, in_a_row - 1, in_a_row, 4 * in_a_row - 1, 4 * in_a_row, 9 * in_a_row + 5):
         job._next = n
@@ -108,7 +109,7 @@ def test_stretches_tile_rows_then_the_time_moves_on_numpy():
 def test_hits_carry_the_time_they_were_found_at(isa):
     work = Work.from_header(GENESIS, target=2**248)
     job, rect = Job(work, isa=isa), Rect(100, 2000, 0, 1)
-    if job.isa != "numpy":
+    if job.isa not in PYTHON_ISAS:
         job.native.give_back(work.time + 3, rect)
     else:
         job._python._given_back.append((3, rect))

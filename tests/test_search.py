@@ -16,11 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wattwork._native import HAVE_CORE
-from wattwork._search import Rect, Stop, isas, search
+from wattwork._search import PYTHON_ISAS, Rect, Stop, isas, search
 from wattwork.errors import InvalidInput, UnsupportedISA
 from wattwork.work import MAX_TARGET, Work
 
-NATIVE = [isa for isa in isas() if isa != "numpy"]
+FAST = [isa for isa in isas() if isa != "numpy"]
+NATIVE = [isa for isa in FAST if isa not in PYTHON_ISAS]
 EASY = 2**248
 END = 2**32
 per_isa = pytest.mark.parametrize("isa", isas())
@@ -35,8 +36,7 @@ def assert_finds_the_nonce(header, isa, reach):
     assert (result.hashes, result.remaining, result.isa) == (count, (), isa)
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("isa", NATIVE)
+@pytest.mark.parametrize("isa", FAST)
 def test_all_mainnet_headers(isa):
     for header in mainnet_headers():
         assert_finds_the_nonce(header, isa, 20_000)
@@ -96,6 +96,13 @@ def test_small_ranges_numpy(versions):
         assert_as_hashlib(first, count, versions, "numpy")
 
 
+@pytest.mark.parametrize("versions", [1, 2, 17])
+def test_small_ranges_numba(versions):
+    for first in range(0, 64, 9):
+        for count in range(131):
+            assert_as_hashlib(first, count, versions, "numba")
+
+
 @per_isa
 @pytest.mark.parametrize("versions", [1, 2, 17])
 def test_the_last_nonces(isa, versions):
@@ -151,8 +158,7 @@ def assert_partition(work, rect, result):
     assert tuple(sorted(hits, key=lambda hit: (order[hit.version], hit.nonce))) == whole
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("isa", NATIVE)
+@pytest.mark.parametrize("isa", FAST)
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_stopped_at_a_random_moment(isa, threads):
     work = Work.from_header(GENESIS, target=2**240, version_mask=0x6000)
@@ -314,8 +320,8 @@ def test_the_environment_chooses(monkeypatch):
         monkeypatch.delenv("WATTWORK_ISA")
 
 
-def test_isas_lists_numpy_last():
-    assert isas()[-1] == "numpy"
+def test_isas_lists_those_of_python_last():
+    assert isas()[-2:] == ("numba", "numpy")
     assert ("portable" in isas()) == HAVE_CORE
 
 
@@ -328,6 +334,7 @@ def test_ctrl_c(isa, endless):
         "from wattwork._search import Stop, search\n"
         "from wattwork.work import Work\n"
         "WORK = Work.from_header(GENESIS, target=1)\n"
+        f"search(WORK, 0, 1, isa={isa!r})  # so that what it imports late is there\n"
         "print('ready', flush=True)\n" + endless.format(isa)
     )
     path = os.pathsep.join([os.path.dirname(__file__), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -4,6 +4,8 @@ from wattwork._search import Stop as Stop
 from wattwork._search import isas as isas
 from wattwork._search import search as search
 from wattwork.device import Device as Device
+from wattwork.embed import include_dir as include_dir
+from wattwork.embed import library_path as library_path
 from wattwork.engines import PRESETS as PRESETS
 from wattwork.engines import ModelConfig as ModelConfig
 from wattwork.engines import StepEngine as StepEngine

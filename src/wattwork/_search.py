@@ -1,22 +1,26 @@
 """The nonce search: every (nonce, version) pair of a rectangle tested exactly once.
 
-The module is not named `search`: importing it would put itself in the place of the function `wattwork.search`.
+The module is not named `search`: importing it would put itself in the place of the function `wattwork._search`.
 """
 
 import ctypes
 import os
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
 from wattwork._native import HAVE_CORE, core
 from wattwork.errors import InvalidInput, UnsupportedISA, whole
-from wattwork.machine import check_threads
+from wattwork.machine import check_threads, default_threads
 from wattwork.work import Work
 
 NONCES = 2**32
 UNLIMITED = 2**64 - 1
+PYTHON_ISAS = ("numba", "numpy")  # not the core's
 
 
 class Hit(NamedTuple):
@@ -91,8 +95,9 @@ class Stop:
 def isas() -> tuple[str, ...]:
     """The instruction sets usable here, best first: the first is what a search takes by default.
 
-    The native ones were self-tested and timed when first asked for; "numpy" needs no compiler. WATTWORK_ISA moves one
-    to the front; UnsupportedISA is raised where it names one that is unknown or not usable here.
+    The native ones were self-tested and timed when first asked for; "numba" (the extra `wattwork[numba]`) and "numpy"
+    need no compiler. WATTWORK_ISA moves one to the front; UnsupportedISA is raised where it names one that is unknown
+    or not usable here.
     """
     usable = _usable()
     forced = os.environ.get("WATTWORK_ISA")
@@ -109,7 +114,13 @@ def choose_isa(isa: str | None) -> str:
 
 
 def _usable() -> tuple[str, ...]:
-    return (*(core.isa_list() if HAVE_CORE else ()), "numpy")
+    return (*(core.isa_list() if HAVE_CORE else ()), *(PYTHON_ISAS if _have_numba() else PYTHON_ISAS[1:]))
+
+
+@cache
+def _have_numba() -> bool:
+    """Without importing it, which takes half a second."""
+    return find_spec("numba") is not None
 
 
 def _among(usable: tuple[str, ...], isa: str, said: str) -> str:
@@ -138,7 +149,8 @@ def search(
     `count` None: up to the last nonce, 2**32 - 1. `versions` "all": as many as the work's mask makes; 1: the header's
     own. `isa` None: `isas()[0]`. `threads` None: the CPUs this process may use ("numpy" works on one). The search ends
     early where `stop` is set, or `max_hits` hits are found; what it left is in the result's `remaining`. Ctrl-C ends
-    it, too. It holds the GIL only with isa "numpy".
+    it, too. It holds the GIL only with isa "numpy". The first with isa "numba" imports it, and compiles for some
+    seconds where Numba's cache is empty.
 
     Raises InvalidInput for a range past 2**32, more versions than the mask makes, threads or max_hits below 1, or
     an unknown device, and UnsupportedISA.
@@ -150,13 +162,17 @@ def search(
         raise InvalidInput(f"max_hits must be at least 1, or None for all, not {max_hits}.")
     chosen, stop, n_threads = choose_isa(isa), stop or Stop(), core_threads(threads)
     limit = UNLIMITED if max_hits is None else min(max_hits, UNLIMITED)
-    begin = time.perf_counter()
-    if chosen == "numpy":
-        from wattwork import _search_numpy
+    rest: Sequence[tuple[int, int, int, int]]
+    if chosen in PYTHON_ISAS:
+        from wattwork import _search_python
 
-        raw, rest, hashes = _search_numpy.search(work, rect, stop, limit)
+        python = _search_python.Search(_search_python.kernel(chosen), work, rect, stop, max_hits=limit)
+        begin = time.perf_counter()
+        python.run(n_threads or default_threads())
+        raw, rest, hashes = python.finish()
     else:
         target = work.target.to_bytes(32, "little")
+        begin = time.perf_counter()
         raw, rest, hashes = core.search(
             work.header, target, work.version_mask, rect, chosen, n_threads, stop.address, limit, on_main_thread()
         )

@@ -1,24 +1,17 @@
 """The search in vectorised NumPy (isa "numpy"): for machines without the core, and a second opinion beside it.
 
-SHA-256 after FIPS 180-4. One row of nonces shares a midstate; a block of some thousand nonces is hashed at once, and
+SHA-256 after FIPS 180-4. A chunk of nonces shares a midstate; a block of some thousand nonces is hashed at once, and
 the stop word is looked at before each. About 0.5 MH/s.
 """
-
-import hashlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wattwork.work import Work
-
-if TYPE_CHECKING:
-    from wattwork._search import Rect, Stop
+from wattwork._search import Stop
 
 Words = NDArray[np.uint32]
-RawHit = tuple[int, int, bytes]
-RawRect = tuple[int, int, int, int]
+CHUNK = 2**14  # some 30 ms, for which Ctrl-C waits
+SPLITS = False  # holds the GIL half of the time
 LANES = 4096  # arrays of 16 KiB: a compression's working set stays in the second-level cache
 
 
@@ -75,48 +68,14 @@ def _top_words(midstate: list[Words], tail: list[Words], nonces: Words) -> Words
     return _compress([x.reshape(1) for x in INIT], [*first, *_lanes(0x80000000, *[0] * 6, 256)])[7].byteswap()
 
 
-def sha256d(data: bytes) -> bytes:
-    return hashlib.sha256(hashlib.sha256(data).digest()).digest()
-
-
-def _row_hits(work: Work, version: int, first: int, end: int, stop: "Stop") -> Iterator[tuple[int, list[RawHit]]]:
-    """Yields, block after block of the row until `stop` is set, where its tested part ends and the block's hits."""
-    words = np.frombuffer(work.header_with(nonce=0, version=version), dtype=">u4").astype(np.uint32)
+def scan(header: bytes, first: int, end: int, top: int, stop: Stop) -> tuple[int, list[int]]:
+    """A kernel's scan, block after block."""
+    words = np.frombuffer(header, dtype=">u4").astype(np.uint32)
     midstate = _compress([x.reshape(1) for x in INIT], [x.reshape(1) for x in words[:16]])
     tail = [x.reshape(1) for x in words[16:19]]
-    top = np.uint32(work.target >> 224)
+    candidates: list[int] = []
     while first < end and not stop.is_set:
         nonces = np.arange(first, min(first + LANES, end), dtype=np.uint64).astype(np.uint32)
-        found = []
-        for nonce in nonces[_top_words(midstate, tail, nonces) <= top].tolist():
-            digest = sha256d(work.header_with(nonce=nonce, version=version))
-            if int.from_bytes(digest, "little") <= work.target:
-                found.append((nonce, version, digest))
+        candidates += nonces[_top_words(midstate, tail, nonces) <= np.uint32(top)].tolist()
         first += len(nonces)
-        yield first, found
-
-
-def search(work: Work, rect: "Rect", stop: "Stop", max_hits: int) -> tuple[list[RawHit], list[RawRect], int]:
-    """Hits, remaining rectangles and pairs tested."""
-    first, count, number, versions = rect
-    end, last, at = first + count, number + versions, first
-    hits: list[RawHit] = []
-    hashes = 0
-    while number < last and count and len(hits) < max_hits and not stop.is_set:
-        for block_end, found in _row_hits(work, work.version_at(number), first, end, stop):
-            wanted = found[: max_hits - len(hits)]
-            hits += wanted
-            # The search ends with the last hit wanted: what lies behind it is left untested.
-            full = len(hits) == max_hits
-            reached = wanted[-1][0] + 1 if full else block_end
-            hashes, at = hashes + reached - at, reached
-            if full:
-                break
-        if at < end:
-            break
-        number, at = number + 1, first
-    remaining = [(at, end - at, number, 1)] if at > first else []
-    number += len(remaining)
-    if number < last and count:
-        remaining.append((first, count, number, last - number))
-    return hits, remaining, hashes
+    return first, candidates

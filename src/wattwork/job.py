@@ -5,10 +5,11 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from wattwork._native import HAVE_CORE, core
-from wattwork._search import NONCES, UNLIMITED, Rect, Stop, choose_isa, core_threads, on_main_thread
+from wattwork._search import NONCES, PYTHON_ISAS, UNLIMITED, Rect, Stop, choose_isa, core_threads, on_main_thread
+from wattwork.machine import default_threads
 from wattwork.work import Work
 
-STRETCH = 2**16  # nonces the Python job takes at a time: 0.1 s
+STRETCH = 2**24  # nonces the Python job takes at a time
 
 
 class JobHit(NamedTuple):
@@ -34,13 +35,13 @@ class Job:
         self.work = work
         self.isa = choose_isa(isa)
         target = work.target.to_bytes(32, "little")
-        self._python = _PythonJob(work) if self.isa == "numpy" else None
+        self._python = _PythonJob(work, self.isa) if self.isa in PYTHON_ISAS else None
         self.native: core.Back | None = None
         if self._python is None:
             self.native = self._core = core.Job(work.header, target, work.version_mask, self.isa)
         elif HAVE_CORE:
             python = self._python
-            self.native = core.PythonBack(lambda address: python.run(Stop.at(address)), lambda: python.units)
+            self.native = core.PythonBack(lambda address: python.run(Stop.at(address), 0), lambda: python.units)
 
     def run(self, stop: Stop, threads: int | None = None) -> None:
         """Searches until `stop` is set, or Ctrl-C; goes on from there when called again: no pair skipped or repeated.
@@ -49,7 +50,7 @@ class Job:
         """
         n_threads = core_threads(threads)
         if self._python is not None:
-            self._python.run(stop)
+            self._python.run(stop, n_threads)
         else:
             self._core.run(stop.address, n_threads, on_main_thread())
 
@@ -65,34 +66,37 @@ class Job:
 
 
 class _PythonJob:
-    """The core's Job in Python, over the NumPy search."""
+    """The core's Job in Python, over the kernels in Python."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, isa: str) -> None:
         self.units = 0
         self._work = work
+        self._isa = isa
         self._lock = threading.Lock()
         self._next = 0  # the next fresh stretch, counted over all versions and header times
         self._given_back: list[tuple[int, Rect]] = []  # (seconds past the header's time, rectangle)
         self._hits: list[tuple[int, int, int, bytes]] = []
 
-    def run(self, stop: Stop) -> None:
-        from wattwork import _search_numpy
+    def run(self, stop: Stop, threads: int) -> None:
+        from wattwork import _search_python
 
+        kernel = _search_python.kernel(self._isa)
         while not stop.is_set:
             seconds, rect = self._take()
-            work = self._work
-            time = (work.time + seconds) % 2**32
-            moved = replace(work, header=work.header_with(nonce=work.nonce, time=time))
-            hits: list[tuple[int, int, bytes]] = []
-            remaining: list[tuple[int, int, int, int]] = [rect]
-            hashes = 0
+            time = (self._work.time + seconds) % 2**32
+            moved = replace(self._work, header=self._work.header_with(nonce=self._work.nonce, time=time))
+            search = _search_python.Search(kernel, moved, rect, stop, max_hits=UNLIMITED, progress=self._add_units)
             try:
-                hits, remaining, hashes = _search_numpy.search(moved, rect, stop, UNLIMITED)
-            finally:  # Ctrl-C: all of this stretch remains
+                search.run(threads or default_threads())
+            finally:  # also after Ctrl-C
+                hits, remaining, _ = search.finish()
                 with self._lock:
-                    self.units += hashes
-                    self._given_back += [(seconds, Rect._make(r)) for r in reversed(remaining)]
+                    self._given_back += [(seconds, rest) for rest in reversed(remaining)]
                     self._hits += [(nonce, version, time, digest) for nonce, version, digest in hits]
+
+    def _add_units(self, pairs: int) -> None:
+        with self._lock:
+            self.units += pairs
 
     def _take(self) -> tuple[int, Rect]:
         """The next stretch, as seconds past the header's time and nonces of one version: what was given back first."""

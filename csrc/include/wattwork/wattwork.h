@@ -88,6 +88,39 @@ WW_API int ww_search(const ww_work* work, const ww_rect* rect, const char* isa, 
 WW_API void ww_stop_set(ww_stop* stop);
 WW_API void ww_stop_clear(ww_stop* stop);
 
+/* ---- Profile: what a device does and draws at each level of each mode, and what a switch costs ----------------- */
+
+/* The caller's arrays, row after row (C order), read where they lie. Modes are the caller's rows: idle, hash, infer,
+ * mixed, say. A mode with one speed only has levels that differ in load alone. An unknown figure is NaN, and so is
+ * what is interpolated from it; an array that is all unknown may be NULL. */
+typedef struct ww_profile {
+  uint32_t n_modes, n_levels;      /* both >= 1 */
+  const double* load;              /* [n_modes][n_levels] in [0, 1], strictly ascending within a mode; never NULL */
+  const double* watts;             /* [n_modes][n_levels] */
+  const double* units_per_s;       /* [n_modes][n_levels] hashes, or tokens */
+  const double* sigma_w;           /* [n_modes][n_levels] standard deviation of watts */
+  const double* sigma_units_per_s; /* [n_modes][n_levels] standard deviation of units_per_s */
+  const double* switch_s;          /* [n_modes][n_modes] seconds from mode (row) to mode (column) */
+  const double* switch_j;          /* [n_modes][n_modes] joules */
+} ww_profile;
+
+/* A mode at one load. */
+typedef struct ww_point {
+  double watts, units_per_s, sigma_w, sigma_units_per_s;
+} ww_point;
+
+/* Whether all figures can be read: loads as stated above, nothing negative or infinite. Once for each profile: the
+ * functions below look only at what they use. */
+WW_API int ww_profile_check(const ww_profile* profile);
+
+/* Interpolates linearly between the two levels about the load, standard deviations too. WW_E_INVALID for a load outside
+ * the mode's levels: nothing is extrapolated. */
+WW_API int ww_profile_at(const ww_profile* profile, uint32_t mode, double load, ww_point* point);
+
+/* What going from one mode to another costs. */
+WW_API int ww_profile_switch(const ww_profile* profile, uint32_t from_mode, uint32_t to_mode, double* seconds,
+                             double* joules);
+
 /* ---- Inference engines: the native form of wattwork.engines.StepEngine, over the same arrays ------------------ */
 
 typedef struct ww_sampling {
