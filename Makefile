@@ -50,7 +50,7 @@ sanitize: $(STAMPS)/tools
 
 # make bench       the search beside OpenSSL and hashlib; what the scheduler adds to a step
 bench: $(INSTALLED)
-	$(BIN)/python -m pytest bench/bench_search.py --benchmark-only -q -s
+	$(BIN)/python bench/bench_search.py
 	$(BIN)/python bench/bench_scheduler.py
 
 # make bench-decoder   the CPU decoder beside ONNX Runtime, in an environment of its own

@@ -124,6 +124,46 @@ def test_all_versions(isa):
     assert search(work, 10, 300, versions="all", version_first=6, isa=isa).hits == oracle(work, 10, 300, 6, 2)
 
 
+# Lanes hold versions where there are enough: 4, 8 or 16 of them, up to 32 side by side, what is left one by one.
+MASKS = [0x1FFFE000, 0xFF, 0x80808083, 0xFFFFFFFF]
+
+
+@cache
+def hits_of_all_versions(mask, first, count, version_first, versions):
+    return oracle(Work.from_header(GENESIS, target=2**250, version_mask=mask), first, count, version_first, versions)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("isa", NATIVE)
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize(("first", "count"), [(0, 67), (END - 33, 33), (END - 1, 1), (12345, 16)])
+def test_versions_side_by_side(isa, mask, first, count):
+    work = Work.from_header(GENESIS, target=2**250, version_mask=mask)
+    most = min(65, work.versions)
+    everything = hits_of_all_versions(mask, first, count, 0, most)
+    order = {work.version_at(i): i for i in range(most)}
+    for versions in range(1, min(most, 33) + 1):
+        for version_first in (0, most - versions):
+            result = search(work, first, count, versions=versions, version_first=version_first, isa=isa)
+            wanted = range(version_first, version_first + versions)
+            assert result.hits == tuple(hit for hit in everything if order[hit[1]] in wanted)
+            assert (result.hashes, result.remaining) == (count * versions, ())
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("isa", NATIVE)
+def test_all_mainnet_headers_rolled(isa):
+    """The header's own version among others, and one past full strips."""
+    for header in mainnet_headers():
+        work = Work.from_header(header, version_mask=0x1FFFE000)
+        first = max(work.nonce - 100, 0)
+        count = min(first + 200, END) - first
+        for versions in (16, 33):
+            result = search(work, first, count, versions=versions, isa=isa)
+            assert (work.nonce, work.version, sha256d(header)) in result.hits
+            assert (result.hashes, result.remaining) == (count * versions, ())
+
+
 @per_isa
 @pytest.mark.parametrize("target", [MAX_TARGET, 2**255 + 12345, 2**224 - 1, 1])
 def test_targets_at_the_edges(isa, target):
@@ -160,9 +200,10 @@ def assert_partition(work, rect, result):
 
 @pytest.mark.parametrize("isa", FAST)
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_stopped_at_a_random_moment(isa, threads):
-    work = Work.from_header(GENESIS, target=2**240, version_mask=0x6000)
-    rect = Rect(99, 400_000, 1, 3)
+@pytest.mark.parametrize("versions", [3, 61])
+def test_stopped_at_a_random_moment(isa, threads, versions):
+    work = Work.from_header(GENESIS, target=2**240, version_mask=0x7E000)
+    rect = Rect(99, 1_200_000 // versions, 1, versions)
     rng = random.Random(threads)
     cut = 0
     for _ in range(8):
@@ -226,6 +267,21 @@ def test_max_hits_is_exact(isa, threads):
             assert result.hits == all_hits[:max_hits]
 
 
+@pytest.mark.core
+@pytest.mark.parametrize("isa", NATIVE)
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("target", [EASY, MAX_TARGET])
+def test_max_hits_is_exact_side_by_side(isa, threads, target):
+    """Also where it falls between two versions of one nonce."""
+    work = Work.from_header(GENESIS, target=target, version_mask=0x7E000)
+    rect = Rect(END - 90, 90, 2, 59)
+    for max_hits in range(1, 22):
+        result = search(work, **rect._asdict(), isa=isa, threads=threads, max_hits=max_hits)
+        assert len(result.hits) == min(max_hits, len(search(work, **rect._asdict()).hits))
+        assert len(result.remaining) <= threads + 3
+        assert_partition(work, rect, result)
+
+
 @per_isa
 def test_max_hits_where_every_nonce_is_one(isa):
     work = Work.from_header(GENESIS, target=MAX_TARGET)
@@ -265,7 +321,8 @@ def works_and_rects(draw):
     first = draw(st.one_of(st.integers(0, END), st.integers(END - 300, END)))
     version_first = draw(st.integers(0, work.versions))
     count = min(draw(st.integers(0, 200)), END - first)
-    versions = min(draw(st.integers(0, 5)), work.versions - version_first)
+    most = 100 if count <= 20 else 5  # many versions: side by side, and what is left over
+    versions = min(draw(st.integers(0, most)), work.versions - version_first)
     return work, Rect(first, count, version_first, versions)
 
 

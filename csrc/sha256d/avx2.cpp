@@ -16,7 +16,8 @@ inline V v(__m256i x) { return reinterpret_cast<V>(x); }
 template <int N> inline V rotr(V x) { return (x >> N) | (x << (32 - N)); }
 inline V xor3(V a, V b, V c) { return a ^ b ^ c; }
 inline V ch(V e, V f, V g) { return g ^ (e & (f ^ g)); }
-inline V maj(V a, V b, V c) { return (a & b) | (c & (a | b)); }
+// b ^ c is the round before's a ^ b, which the compiler keeps.
+inline V maj(V a, V b, V c) { return b ^ ((a ^ b) & (b ^ c)); }
 
 inline V swap_bytes(V x) {
   const __m256i order = _mm256_broadcastsi128_si256(_mm_set_epi8(12, 13, 14, 15, 8, 9, 10, 11, 4, 5, 6, 7, 0, 1, 2, 3));

@@ -12,7 +12,8 @@ constexpr int kLanes = 4, kPlainGroups = 1, kRolledGroups = 1;
 template <int N> inline V rotr(V x) { return (x >> N) | (x << (32 - N)); }
 inline V xor3(V a, V b, V c) { return a ^ b ^ c; }
 inline V ch(V e, V f, V g) { return g ^ (e & (f ^ g)); }
-inline V maj(V a, V b, V c) { return (a & b) | (c & (a | b)); }
+// b ^ c is the round before's a ^ b, which the compiler keeps.
+inline V maj(V a, V b, V c) { return b ^ ((a ^ b) & (b ^ c)); }
 
 inline V swap_bytes(V x) {
   for (int i = 0; i < kLanes; ++i) x[i] = __builtin_bswap32(x[i]);
