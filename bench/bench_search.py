@@ -70,9 +70,8 @@ def main():
             rates[name].append(one_round())
     mh_s = {name: median(values) for name, values in rates.items()}
     clock = clock_ghz()
-    print(
-        f"{'':10}{'':8}{'MH/s':>8}{'x hashlib':>11}{'x OpenSSL':>11}{'operations':>12}{'bound, MH/s':>13}{'reached':>9}"
-    )
+    heads = f"{'MH/s':>8}{'x hashlib':>11}{'x OpenSSL':>11}{'operations':>12}{'bound, MH/s':>13}{'reached':>9}"
+    print(f"{'':18}{heads}")
     for (name, kind), rate in mh_s.items():
         ratio = f"{rate / mh_s['openssl', '']:11.3f}" if ("openssl", "") in mh_s else f"{'unknown':>11}"
         line = f"{name:10}{kind:8}{rate:8.2f}{rate / mh_s['hashlib', '']:11.2f}{ratio}"
@@ -83,9 +82,9 @@ def main():
                 line += f"{clock * 1e3 / cycles:13.1f}{rate * cycles / clock / 1e3:9.0%}"
         print(line)
     print(
-        f"Medians of {rounds} interleaved rounds; openssl: M compressions/s; bound at {clock:.2f} GHz, the clock of scalar"
+        f"Medians of {rounds} interleaved rounds; openssl: M compressions/s; operations: the vector units', per nonce;"
     )
-    print("code; operations: of the vector units, per nonce.")
+    print(f"bound: at {clock:.2f} GHz, the clock of scalar code.")
 
 
 if __name__ == "__main__":

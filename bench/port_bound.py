@@ -27,16 +27,17 @@ LIBRARY = Path(wattwork.__file__).parent / "libwattwork.so"
 PTRACE_TRACEME, PTRACE_PEEKUSER, PTRACE_SINGLESTEP = 0, 3, 9
 RIP = 16 * 8  # in the kernel's struct user
 VERSIONS = 32  # side by side, where rolled
+# Nonces that a kernel tests in one pass, and those whose schedules a rolled one computes at a time.
+PASS = {"avx512": 32, "avx2": 16, "shani": 4, "portable": 4}
+BATCH = {"avx512": 32, "avx2": 16, "portable": 4}
 
 # What an instruction is, by the first pattern its text matches; "" is none of the vector units' business. Loads, stores
 # and moves between registers (which are renamed) take none of their ports.
 KINDS = (
     (r"sha256", "sha"),
     (r"v?p(srl|sll|ror|rol)", "shift"),
-    (
-        r"v?(pshuf|palignr|punpck|pinsr)|vpbroadcastd %[re]|v?mov[dq] .*%[re]..?\b.*%xmm|v?mov[dq] +%xmm.*,%[re]",
-        "shuffle",
-    ),
+    (r"v?(pshuf|palignr|punpck|pinsr)|vpbroadcastd +%[re]", "shuffle"),
+    (r"v?mov[dq] +(%[re]\w+,%xmm|%xmm\d+,%[re])", "shuffle"),
     (r"v?p(add|sub|xor|and|or|ternlog|cmp|min|movmsk)|v?movmskps|v?(xor|and|or|andn)p[sd]", "alu"),
 )
 # Ports of a kind of instruction, on Intel's cores since Ice Lake: port 1 takes no vector work beside 512-bit vectors.
@@ -94,16 +95,16 @@ def executed(isa, count, versions):
 
 def per_pair(isa, versions):
     """How many instructions of each kind and width a pair costs: the difference of two searches."""
-    short, long = (64, 128) if versions == 1 else (32, 64)  # of nonces: whole passes of every kernel
+    nonces = BATCH[isa] if versions > 1 else PASS[isa]
     texts, counts = instructions(), Counter()
-    difference = executed(isa, long, versions)
-    difference.subtract(executed(isa, short, versions))
+    difference = executed(isa, 1 + nonces, versions)
+    difference.subtract(executed(isa, 1, versions))
     for address, n in difference.items():
         text = texts.get(address, "")
         kind = next((name for pattern, name in KINDS if re.match(pattern, text)), "")
         kind = text.split()[0] if kind == "sha" else kind
         counts[kind, 512 if "%zmm" in text else 256] += n
-    return {key: n / ((long - short) * versions) for key, n in counts.items() if n}
+    return {key: n / (nonces * versions) for key, n in counts.items() if n}
 
 
 def countable(isa):
