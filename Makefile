@@ -48,9 +48,10 @@ sanitize: $(STAMPS)/tools
 	tests/sanitize.sh address,undefined
 	tests/sanitize.sh thread
 
-# make bench       the search beside OpenSSL and hashlib; what the scheduler adds to a step
+# make bench       the search beside OpenSSL and hashlib; the C ABI's cost per call; what the scheduler adds to a step
 bench: $(INSTALLED)
 	$(BIN)/python bench/bench_search.py
+	$(BIN)/python bench/bench_embed.py
 	$(BIN)/python bench/bench_scheduler.py
 
 # make bench-decoder   the CPU decoder beside ONNX Runtime, in an environment of its own

@@ -69,9 +69,11 @@ class _PythonJob:
     """The core's Job in Python, over the kernels in Python."""
 
     def __init__(self, work: Work, isa: str) -> None:
+        from wattwork import _search_python
+
         self.units = 0
         self._work = work
-        self._isa = isa
+        self._kernel = _search_python.kernel(isa)  # now, lest a metered phase begin with Numba compiling
         self._lock = threading.Lock()
         self._next = 0  # the next fresh stretch, counted over all versions and header times
         self._given_back: list[tuple[int, Rect]] = []  # (seconds past the header's time, rectangle)
@@ -80,12 +82,13 @@ class _PythonJob:
     def run(self, stop: Stop, threads: int) -> None:
         from wattwork import _search_python
 
-        kernel = _search_python.kernel(self._isa)
         while not stop.is_set:
             seconds, rect = self._take()
             time = (self._work.time + seconds) % 2**32
             moved = replace(self._work, header=self._work.header_with(nonce=self._work.nonce, time=time))
-            search = _search_python.Search(kernel, moved, rect, stop, max_hits=UNLIMITED, progress=self._add_units)
+            search = _search_python.Search(
+                self._kernel, moved, rect, stop, max_hits=UNLIMITED, progress=self._add_units
+            )
             try:
                 search.run(threads or default_threads())
             finally:  # also after Ctrl-C
