@@ -71,7 +71,7 @@ def main():
     print(f"ww_abi_version      {best_ns(abi_version, CALLS, loads) - empty:8.1f} ns more")
     at = best_ns(profile_at, CALLS, loads, profile, np.zeros(1, Point))
     print(f"ww_profile_at       {at - empty:8.1f} ns more (8 levels, random loads)")
-    work, hits, remaining, result = np.zeros(1, Work), np.zeros(4, Hit), np.zeros(3, Rect), np.zeros(1, Result)
+    work, hits, remaining, result = np.zeros(1, Work), np.zeros(4, Hit), np.zeros(4, Rect), np.zeros(1, Result)
     for count in (0, 1):
         ns = best_ns(search, SEARCHES, work, np.array([(0, count, 0, 1)], Rect), hits, remaining, result)
         print(f"ww_search, count {count}  {ns:8.1f} ns (one thread)")

@@ -9,7 +9,7 @@ from headers import GENESIS, oracle, sha256d
 
 from wattwork._search import NONCES, PYTHON_ISAS, Rect, Stop, isas, search
 from wattwork.errors import UnsupportedISA
-from wattwork.job import STRETCH, Job
+from wattwork.job import HITS_KEPT, STRETCH, Job
 from wattwork.work import Work
 
 WORK = Work.from_header(GENESIS, target=2**240, version_mask=0x6000)
@@ -148,3 +148,14 @@ def test_units_are_live(isa):
 def test_unknown_isa_is_an_error():
     with pytest.raises(UnsupportedISA, match="nonesuch"):
         Job(WORK, isa="nonesuch")
+
+
+@per_isa
+def test_an_easy_target_keeps_the_latest_hits_and_counts_the_rest(isa):
+    job = Job(Work.from_header(GENESIS, target=2**256 - 1), isa=isa)
+    while not job.hits_lost:
+        run_for(job, 0.1)
+    hits = job.take_hits()
+    assert len(hits) == HITS_KEPT
+    assert len(hits) + job.hits_lost == job.units
+    assert job.take_hits() == ()

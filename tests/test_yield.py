@@ -108,9 +108,9 @@ def test_backs_change_hands_from_many_threads():
 
 def test_collected_on_the_thread_that_hashes(monkeypatch):
     """The garbage collector may find a scheduler on any thread, also on one that the scheduler waits for at its end."""
-    real, cycle = _search_numpy.search, []
+    real, cycle = _search_numpy.scan, []
 
-    def collecting_search(*args):
+    def collecting_scan(*args):
         gc.collect()
         return real(*args)
 
@@ -120,7 +120,7 @@ def test_collected_on_the_thread_that_hashes(monkeypatch):
     gc.disable()
     try:
         del cycle
-        monkeypatch.setattr(_search_numpy, "search", collecting_search)
+        monkeypatch.setattr(_search_numpy, "scan", collecting_scan)
         wait_until(lambda: not any(t.name.startswith("wattwork") for t in threading.enumerate()))
     finally:
         gc.enable()

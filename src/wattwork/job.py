@@ -1,14 +1,16 @@
 """The back's work: a search that never runs dry."""
 
 import threading
+from collections import deque
 from dataclasses import replace
 from typing import NamedTuple
 
 from wattwork._native import HAVE_CORE, core
-from wattwork._search import NONCES, PYTHON_ISAS, UNLIMITED, Rect, Stop, choose_isa, core_threads, on_main_thread
+from wattwork._search import NONCES, PYTHON_ISAS, Rect, Stop, choose_isa, core_threads, on_main_thread
 from wattwork.machine import default_threads
 from wattwork.work import Work
 
+HITS_KEPT = 2**16  # until they are taken; the core's kHitsKept
 STRETCH = 2**24  # nonces the Python job takes at a time
 
 
@@ -59,6 +61,11 @@ class Job:
         """Pairs (hashes) done so far; may be read from any thread while `run` works."""
         return self._core.units if self._python is None else self._python.units
 
+    @property
+    def hits_lost(self) -> int:
+        """Hits that nobody took in time: an easy target makes millions a second; only the latest 65,536 are kept."""
+        return self._core.hits_lost if self._python is None else self._python.hits_lost
+
     def take_hits(self) -> tuple[JobHit, ...]:
         """The hits found since the last call."""
         raw = self._core.take_hits() if self._python is None else self._python.take_hits()
@@ -77,7 +84,8 @@ class _PythonJob:
         self._lock = threading.Lock()
         self._next = 0  # the next fresh stretch, counted over all versions and header times
         self._given_back: list[tuple[int, Rect]] = []  # (seconds past the header's time, rectangle)
-        self._hits: list[tuple[int, int, int, bytes]] = []
+        self._hits: deque[tuple[int, int, int, bytes]] = deque()
+        self.hits_lost = 0
 
     def run(self, stop: Stop, threads: int) -> None:
         from wattwork import _search_python
@@ -87,7 +95,7 @@ class _PythonJob:
             time = (self._work.time + seconds) % 2**32
             moved = replace(self._work, header=self._work.header_with(nonce=self._work.nonce, time=time))
             search = _search_python.Search(
-                self._kernel, moved, rect, stop, max_hits=UNLIMITED, progress=self._add_units
+                self._kernel, moved, rect, stop, max_hits=HITS_KEPT, progress=self._add_units
             )
             try:
                 search.run(threads or default_threads())
@@ -96,6 +104,9 @@ class _PythonJob:
                 with self._lock:
                     self._given_back += [(seconds, rest) for rest in reversed(remaining)]
                     self._hits += [(nonce, version, time, digest) for nonce, version, digest in hits]
+                    while len(self._hits) > HITS_KEPT:
+                        self._hits.popleft()
+                        self.hits_lost += 1
 
     def _add_units(self, pairs: int) -> None:
         with self._lock:
@@ -113,5 +124,5 @@ class _PythonJob:
 
     def take_hits(self) -> list[tuple[int, int, int, bytes]]:
         with self._lock:
-            hits, self._hits = self._hits, []
+            hits, self._hits = list(self._hits), deque()
         return hits

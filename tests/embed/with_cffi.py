@@ -27,7 +27,7 @@ genesis = bytes.fromhex(
     "67768f617fc81bc3888a51323a9fb8aa4b1e5e4a29ab5f49ffff001d1dac2b7c"
 )
 work, rect = ffi.new("ww_work *"), ffi.new("ww_rect *", [2083236893 - 20000, 40000, 0, 1])
-hits, remaining, result = ffi.new("ww_hit[4]"), ffi.new("ww_rect[3]"), ffi.new("ww_result *")
+hits, remaining, result = ffi.new("ww_hit[4]"), ffi.new("ww_rect[4]"), ffi.new("ww_result *")
 check(ww.ww_work_init(work, genesis, 0))
 check(ww.ww_search(work, rect, ffi.NULL, 1, ffi.NULL, hits, len(hits), remaining, len(remaining), result))
 print("nonce", *(hits[i].nonce for i in range(result.n_hits)), "by", ffi.string(result.isa).decode())

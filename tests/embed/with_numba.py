@@ -87,7 +87,7 @@ def main():
     work["header"] = np.frombuffer(genesis, np.uint8)
     work["target"][0, 26:28] = 255  # that of difficulty 1
     rect = np.array([(2083236893 - 50_000, 20_000, 0, 1)], Rect)
-    hits, remaining, result = np.zeros(4, Hit), np.zeros(3, Rect), np.zeros(1, Result)
+    hits, remaining, result = np.zeros(4, Hit), np.zeros(4, Rect), np.zeros(1, Result)
     print("hashes", search_in_steps(work, rect, 10, hits, remaining, result), "nonce", hits[0]["nonce"])
 
     for function in (cheapest_load, search_in_steps):
