@@ -72,10 +72,11 @@ class OfflineLoad:
 
 def run_trace(scheduler: Scheduler, trace: Trace, vocab: int, seconds: float, tick: Tick) -> list[Handle]:
     """Send the trace's requests at their times, wait until the window is over and every one has ended."""
+    # Made beforehand: between two arrivals they would take a core from the work that is measured.
+    prompts = [prompt_token_ids(0, i, int(n), vocab) for i, n in enumerate(trace.prompt_tokens)]
     start_s = time.perf_counter()
     handles = []
-    for i in range(len(trace)):
-        tokens = prompt_token_ids(0, i, int(trace.prompt_tokens[i]), vocab)
+    for i, tokens in enumerate(prompts):
         wait_until(start_s + float(trace.arrival_s[i]), tick)
         handles.append(scheduler.submit(tokens, max_tokens=int(trace.output_tokens[i])))
     wait_until(start_s + seconds, tick)
