@@ -2,7 +2,7 @@
 
 The ratio to OpenSSL is nonces per second over its compressions per second (16 KiB blocks): a nonce costs some two
 compressions, less what the midstate, constant words and the early end save. Rounds of all are interleaved, each figure
-is the median of its rounds, by the time this thread had the processor. Beside each stands what this processor's ports
+is the median of its rounds, by the time the process had the processor. Beside each stands what this processor's ports
 allow (see port_bound.py), where they are known, and the share of it that was reached.
 
     python bench/bench_search.py [ROUNDS]
