@@ -35,7 +35,7 @@ def open_rapl(clock: Clock | None = None, *, helper: bool = True) -> CounterSour
     if not zones:
         raise MeterError(
             f"there is no RAPL energy counter in {root} (virtual machines rarely have one); "
-            "use the source 'external' with watts=, or 'estimate'."
+            "give your own reading (--watts, in Python watts=) for better than an estimate."
         )
     return CounterSource("rapl", [_counter(zone, clock) for zone in zones], clock, helper=helper)
 
