@@ -1,5 +1,4 @@
 // The decoder's kernels in the compiler's own vectors of 4 floats (SSE2, NEON): a tile of 4 x 8 outputs.
-// Measured on one core of a Sapphire Rapids server with K = 576: 33 GFLOP/s with full tiles (SSE2), 21 with one row.
 #include "decoder/kernels.h"
 
 namespace ww::decoder {

@@ -1,6 +1,6 @@
 // AVX2: eight lanes. No rotates and no function of three inputs: twice AVX-512's operations, on half as many lanes.
-// Measured (gcc 12, Intel Xeon of family 6, model 167, 3.6 GHz, one thread): plain 14.4 MH/s, 249 cycles per nonce, where
-// three ports allow 242 (725 operations); rolled 16.9 MH/s, 213 cycles of 207 (621).
+// Measured by bench/bench_search.py (gcc 12, Intel Xeon of family 6, model 167, one thread): plain 13.7
+// MH/s of the 14.5 that its three ports allow (725 operations a nonce), rolled 15.9 of 16.9 (621).
 #include <immintrin.h>
 
 #include "sha256d/constants.h"

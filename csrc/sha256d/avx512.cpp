@@ -1,7 +1,7 @@
 // AVX-512: two groups of 16 lanes. Rotates are one instruction, any function of three inputs another.
-// Measured (gcc 12, Intel Xeon of family 6, model 167, 3.6 GHz, one thread): plain 37 MH/s, 97 cycles per nonce, where
-// two 512-bit ports allow 90 (180 operations); rolled 44 MH/s, 82 cycles of 76 (152). One group reaches 94 and 80 there;
-// processors with more ports need two at least.
+// Measured by bench/bench_search.py (gcc 12, Intel Xeon of family 6, model 167, one thread): plain 34.5
+// MH/s of the 39.0 that its two 512-bit ports allow (180 operations a nonce), rolled 41.1 of 46.1 (152). Two groups are
+// for processors with more ports; this one needs no second.
 // gcc 12 warns of its own header's deliberately undefined operands (GCC bug 105593).
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wuninitialized"

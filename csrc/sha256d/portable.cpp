@@ -1,6 +1,6 @@
 // Any processor: four lanes in the compiler's vector extension, which is SSE2 on x86-64 and NEON on AArch64.
-// Measured (gcc 12 for x86-64-v1, Intel Xeon of family 6, model 167, 3.6 GHz, one thread): plain 6.9 MH/s, 523 cycles
-// per nonce, where three ports allow 494 (1483 operations); rolled 7.9 MH/s, 456 cycles of 422 (1265).
+// Measured by bench/bench_search.py (gcc 12, Intel Xeon of family 6, model 167, one thread): plain 6.5
+// MH/s of the 7.1 that its three ports allow (1483 operations a nonce, for x86-64-v1), rolled 7.4 of 8.3 (1265).
 #include "sha256d/constants.h"
 #include "sha256d/kernel.h"
 

@@ -1,7 +1,7 @@
 // SHA-NI: x86's instructions for two rounds of SHA-256 and for its message schedule. One nonce a stream; several streams
 // side by side hide the two rounds' latency of four cycles.
-// Measured (gcc 12, Intel Xeon of family 6, model 167, 3.6 GHz, one thread): 18.9 MH/s, 190 cycles per nonce, where the
-// unit that does two rounds in three cycles allows 183. (Two streams: 243.)
+// Measured by bench/bench_search.py (gcc 12, Intel Xeon of family 6, model 167, one thread): 17.5 MH/s of
+// the 19.1 that the unit which does two rounds in three cycles allows.
 #include <immintrin.h>
 
 #include "sha256d/constants.h"

@@ -3,7 +3,7 @@
 SHA-256 after FIPS 180-4. Each variable is an array of LANES words, one per nonce, and every loop over them is one LLVM
 turns into the widest vectors of the processor: 64 lanes are several vectors side by side, which hides the latency of
 one dependent stream. Compiled when first imported (some seconds), then read from Numba's cache.
-Measured (Numba 0.68, Intel Xeon of family 6, model 167, one thread): 21 MH/s.
+Measured by bench/bench_search.py (Numba 0.68, Intel Xeon of family 6, model 167, one thread): 18.7 MH/s.
 """
 
 from typing import Any

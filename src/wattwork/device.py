@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from wattwork.errors import InvalidInput
-from wattwork.latency import yields_of
+from wattwork.latency import latency_of, yields_of
 from wattwork.load import OfflineLoad, Tick, run_trace, wait_until
 from wattwork.machine import check_threads, default_threads
 from wattwork.meters import Meter
@@ -252,7 +252,6 @@ class _Counts:
 
 
 def _write_trace(result: PhaseResult, trace: Trace | SizedTrace, handles: list[Handle]) -> None:
-    from wattwork.latency import latency_of
     from wattwork.trace import SizedTrace
 
     for handle in handles:
