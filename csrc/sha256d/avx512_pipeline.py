@@ -3,7 +3,7 @@
 The double hash of 16 lanes is written down once as a straight line of vector operations and cut into thirds. The loop
 holds the three thirds woven into one another, each with a different group of lanes: what one third has done, the next
 takes over in the next pass. So three independent streams keep the ports busy, while each instruction stands only once:
-18 to 22 kB, which processors' caches of decoded instructions hold. Three hashes side by side would take three times that.
+18 to 22 kB, which processors' caches of decoded instructions hold; three hashes side by side would be three times that.
 
 Each third has eight registers for the state (zmm0-7, 8-15, 16-23); all share zmm24-31 for what lives shortly. A group's
 message schedule lies in its ring of 16 vectors in memory, which moves from third to third with it.
@@ -254,8 +254,8 @@ def rolled_block1(line: Line) -> None:
 
 
 def scheduled(r: int, first: int, end: int) -> range:
-    """The words to compute before round r, of those from `first` on."""
-    return range(first if r == first - LEAD else r + LEAD, min(r + LEAD + 1, end)) if r >= first - LEAD else range(0)
+    """The word to compute before round r, of those from `first` on."""
+    return range(max(first, r + LEAD), min(r + LEAD + 1, end))
 
 
 def key_and_word(r: int, word: Word) -> tuple[str, ...]:
@@ -353,8 +353,8 @@ def weave(parts: list[list[Operation]], pointers: Pointers) -> list[str]:
     return text
 
 
-# The loop keeps in %rcx the constants, in %esi the nonce, in %rdx where the next bits go, in %r13 where they end; and each
-# stage's row, ring and sums (K + W):
+# The loop keeps in %rcx the constants, in %esi the nonce, in %rdx where the next bits go, in %r13 where they end; and
+# each stage's row, ring and sums (K + W):
 RINGS = ("%r8", "%r9", "%r10")
 PLAIN = {"ROW": ("%rdi",) * STAGES, "RING": RINGS}
 ROLLED = {"ROW": ("%rdi", "%rbx"), "RING": RINGS, "SUMS": ("%r11", "%r12")}
@@ -366,7 +366,7 @@ PLAIN_FIRST = """
     mov (%rdi), %rdi"""
 PLAIN_NEXT = f"""
     add ${GROUP}, %esi"""
-# %r14 is the first version's row, %r15 the end; where a nonce's versions are through, all begins anew with the next one.
+# %r14 is the first version's row, %r15 the end: where a nonce's versions are through, the next nonce begins.
 ROLLED_FIRST = """
     mov 48(%rdi), %esi
     bswap %esi
