@@ -24,8 +24,8 @@ void set_header_time(ww_work& work, uint32_t time_s);
 bool target_from_bits(uint32_t bits, uint8_t* target32);
 uint32_t header_bits(const ww_work& work);
 
-Row make_row(const ww_work& work, uint32_t version);
+WW_API Row make_row(const ww_work& work, uint32_t version);
 // The rows of the versions number, number + 1, ...: at most kMaxVersions of them.
-Rows make_rows(const ww_work& work, uint64_t number, uint32_t versions);
+WW_API Rows make_rows(const ww_work& work, uint64_t number, uint32_t versions);
 
 }  // namespace ww

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstring>
 #include <map>
+#include <memory>
 #include <new>
 #include <random>
 #include <thread>
@@ -63,7 +64,7 @@ static void known_answer() {  // Bitcoin's genesis block
 
 static void whole_equals_scalar(const Kernel& kernel) {
   const Work work = make_work(0x07);
-  for (const Rect& rect : {Rect{kNonces - 3000, 3000, 1, 3}, Rect{kNonces - 211, 211, 1, 61}}) {
+  for (const Rect& rect : {Rect{kNonces - 3000, 3000, 1, 3}, Rect{kNonces - 211, 211, 1, 61}, Rect{kNonces - 600, 600, 0, 32}}) {
     const Found whole = search_all(work, {rect}, kernel);
     CHECK(whole.hashes == rect.count * rect.versions && whole.hits.size() > 100);
     size_t next = 0;
@@ -77,6 +78,47 @@ static void whole_equals_scalar(const Kernel& kernel) {
         CHECK(hit.nonce == nonce && hit.version == version_at(work, number) && std::memcmp(hit.hash, hash, 32) == 0);
       }
     CHECK(next == whole.hits.size());
+  }
+}
+
+// A kernel's run that ends early, for want of room or by either word: what it says was tested is what was, exactly.
+static void runs_end_early(const Kernel& kernel) {
+  const uint32_t versions = kernel.side_by_side(64);
+  const auto run_from = [&](const Work& work, Run& run) {
+    return versions == 1 ? kernel.scan(make_row(work, version_at(work, 0)), run)
+                         : kernel.roll(make_rows(work, 0, versions), run);
+  };
+  uint32_t words[2] = {0, 0};
+  auto run = std::make_unique<Run>(Run{3, 3 * kRoom, {&words[0], &words[1]}, 0, {}});
+  Work all = make_work(0xff);
+  const uint32_t done = run_from(all, *run);  // everything is a candidate
+  CHECK(done >= kRoom / versions / 2 && run->found == done * versions && run->found <= kRoom);
+  std::sort(run->candidates, run->candidates + run->found);
+  for (uint32_t i = 0; i < run->found; ++i) CHECK(run->candidates[i] == i);
+
+  const Work some = make_work(0x00);
+  for (const int which : {0, 1}) {
+    run->count = uint32_t{1} << 22;
+    std::thread stopper([&] {
+      std::this_thread::sleep_for(std::chrono::microseconds(500));
+      __atomic_store_n(&words[which], 1, __ATOMIC_RELAXED);
+    });
+    const uint32_t tested = run_from(some, *run);
+    stopper.join();
+    std::vector<Hit> hits = search(some, {run->first, std::max(tested, 1u), 0, versions}, kernel, 1, {}).hits;
+    if (tested == 0) hits.clear();
+    CHECK(tested <= run->count && (tested == run->count || run->found <= kRoom));
+    uint32_t found = 0;
+    for (uint32_t i = 0; i < run->found; ++i) {
+      CHECK(run->candidates[i] < tested * versions);
+      uint8_t header[80], hash[32];
+      header_with(some, version_at(some, run->candidates[i] % versions), run->first + run->candidates[i] / versions, header);
+      sha256d(header, hash);
+      found += meets_target(hash, some.target);
+    }
+    CHECK(found == hits.size());
+    CHECK(run_from(some, *run) < 64);  // the word is still up: what was begun, at most
+    words[which] = 0;
   }
 }
 
@@ -220,6 +262,7 @@ int main() {
   for (const Kernel* kernel : usable_kernels()) {
     CHECK(self_test(*kernel));
     whole_equals_scalar(*kernel);
+    runs_end_early(*kernel);
     for (int threads : {1, 2, 3}) {
       for (unsigned seed = 0; seed < 3; ++seed) {
         stopped_and_taken_up(*kernel, {12345, 50'000, 0, 3}, threads, seed);
