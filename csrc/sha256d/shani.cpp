@@ -59,14 +59,19 @@ WW_INLINE void rounds(State& s, const Schedule& m, int q) {
   four_rounds(s, sum);
 }
 
-// Words 4q ... 4q + 3 by the whole recurrence; or where words 4q - 16 ... are the same in all streams, from
-// known = W[t - 16] + s0(W[t - 15]).
-WW_INLINE void schedule(Schedule& m, int q) {
+// Words 4q ... 4q + 3 by the whole recurrence, and rounds 4q - 4 ... 4q - 1, stream by stream: a third faster (on a core
+// of AMD's family 25, model 17) than all streams' words before all streams' rounds, for which registers are too few.
+WW_INLINE void schedule_and_rounds(State& s, Schedule& m, int q) {
   each_stream([&](int i) {
-    const V sum = add(_mm_sha256msg1_epu32(m.w[q - 4][i], m.w[q - 3][i]), next_word(m.w[q - 2][i], m.w[q - 1][i]));
-    m.w[q][i] = _mm_sha256msg2_epu32(sum, m.w[q - 1][i]);
+    const V last = m.w[q - 1][i];
+    const V sum = add(_mm_sha256msg1_epu32(m.w[q - 4][i], m.w[q - 3][i]), next_word(m.w[q - 2][i], last));
+    m.w[q][i] = _mm_sha256msg2_epu32(sum, last);
+    const V keyed = add(last, round_constants(q - 1));
+    s.cdgh[i] = _mm_sha256rnds2_epu32(s.cdgh[i], s.abef[i], keyed);
+    s.abef[i] = _mm_sha256rnds2_epu32(s.abef[i], s.cdgh[i], _mm_shuffle_epi32(keyed, 0x0e));
   });
 }
+// Words 4q ... 4q + 3 where words 4q - 16 ... are the same in all streams: from known = W[t - 16] + s0(W[t - 15]).
 WW_INLINE void schedule_known(Schedule& m, int q, V known) {
   each_stream([&](int i) {
     m.w[q][i] = _mm_sha256msg2_epu32(add(known, next_word(m.w[q - 2][i], m.w[q - 1][i])), m.w[q - 1][i]);
@@ -93,10 +98,7 @@ WW_INLINE void block1(const Row& row, uint32_t first, State& s, Schedule& m) {
   rounds(s, m, 5);
   schedule_known(m, 7, words(0, 0, small0(kHeaderBits), row.tail.word31));
   rounds(s, m, 6);
-  for (int q = 8; q < 16; ++q) {
-    schedule(m, q);
-    rounds(s, m, q - 1);
-  }
+  for (int q = 8; q < 16; ++q) schedule_and_rounds(s, m, q);
   rounds(s, m, 15);
   const V mid_abef = words(row.midstate[5], row.midstate[4], row.midstate[1], row.midstate[0]);
   const V mid_cdgh = words(row.midstate[7], row.midstate[6], row.midstate[3], row.midstate[2]);
@@ -128,12 +130,8 @@ WW_INLINE void block2(State& s, Schedule& m) {
   schedule_known(m, 6, pad);
   constant_rounds(s, 3, length);
   rounds(s, m, 4);
-  for (int q = 7; q < 16; ++q) {
-    schedule(m, q);
-    if (q < 15) rounds(s, m, q - 2);
-  }
-  rounds(s, m, 13);
-  rounds(s, m, 14);
+  rounds(s, m, 5);
+  for (int q = 7; q < 16; ++q) schedule_and_rounds(s, m, q);
   V sum[kStreams];
   each_stream([&](int i) { sum[i] = add(m.w[15][i], round_constants(15)); });
   two_rounds(s, sum);
