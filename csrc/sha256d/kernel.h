@@ -46,5 +46,9 @@ uint32_t scan_avx2(const Row& row, uint32_t first, uint32_t count, uint32_t* can
 uint32_t roll_avx2(const Rows& rows, uint32_t first, uint32_t count, uint32_t* candidates);
 uint32_t scan_avx512(const Row& row, uint32_t first, uint32_t count, uint32_t* candidates);
 uint32_t roll_avx512(const Rows& rows, uint32_t first, uint32_t count, uint32_t* candidates);
+uint32_t scan_neon(const Row& row, uint32_t first, uint32_t count, uint32_t* candidates);
+uint32_t roll_neon(const Rows& rows, uint32_t first, uint32_t count, uint32_t* candidates);
+uint32_t scan_armv8(const Row& row, uint32_t first, uint32_t count, uint32_t* candidates);
+uint32_t roll_armv8(const Rows& rows, uint32_t first, uint32_t count, uint32_t* candidates);
 
 }  // namespace ww
