@@ -134,6 +134,13 @@ def processor():
     return tuple(re.search(rf"^{field}\s*: (.*)$", text, re.M).group(1) for field in ("vendor_id", "cpu family"))
 
 
+def cycles_at_best(load):
+    """For so many instructions by the ports that can take them, a port a letter."""
+    every = sorted(set("".join(load)))
+    sets = [chosen for size in range(1, len(every) + 1) for chosen in combinations(every, size)]
+    return max(sum(n for at, n in load.items() if set(at) <= set(s)) / len(s) for s in sets)
+
+
 @cache
 def bound(isa, versions=1):
     """(vector operations per pair, cycles per pair at best); cycles None where the processor's ports are not known."""
@@ -148,11 +155,9 @@ def bound(isa, versions=1):
     for (kind, _), n in counts.items():
         if kind in ports:
             load[ports[kind]] += n
-    every = sorted(set("".join(load)))
     if isa == "shani":
         return operations, sum(n for (kind, _), n in counts.items() if kind == "sha256rnds2") * RNDS2_CYCLES
-    sets = [chosen for size in range(1, len(every) + 1) for chosen in combinations(every, size)]
-    return operations, max(sum(n for at, n in load.items() if set(at) <= set(s)) / len(s) for s in sets)
+    return operations, cycles_at_best(load)
 
 
 def main():
