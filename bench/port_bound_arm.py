@@ -39,7 +39,7 @@ def configured(name):
 
 @cache
 def texts():
-    """Each instruction's text by its address."""
+    """Each instruction's text by its address, in the core's functions."""
     unpacked = Path(configured("CMAKE_CXX_COMPILER")).parents[2]
     dump = subprocess.run(
         [configured("CMAKE_OBJDUMP"), "-d", "--no-show-raw-insn", BUILD / "one_pass"],
@@ -48,7 +48,8 @@ def texts():
         text=True,
         env={**os.environ, "LD_LIBRARY_PATH": str(unpacked / "usr/lib/x86_64-linux-gnu")},
     )
-    return {int(at, 16): text for at, text in re.findall(r"^ *([0-9a-f]+):\t(.*)$", dump.stdout, re.M)}
+    functions = re.findall(r"^[0-9a-f]+ <_ZN2ww[^\n]*\n(.*?)(?:\n\n|\Z)", dump.stdout, re.M | re.S)
+    return {int(at, 16): text for at, text in re.findall(r"^ *([0-9a-f]+):\t(.*)$", "\n".join(functions), re.M)}
 
 
 def executed(isa, versions, nonces):
@@ -66,7 +67,7 @@ def per_pair(isa, versions):
     difference, counts = executed(isa, versions, 2 * PASS[isa]), Counter()
     difference.subtract(executed(isa, versions, PASS[isa]))
     for address, n in difference.items():
-        text = texts()[address]
+        text = texts().get(address, "")
         kind = next((kind for pattern, kind in KINDS if re.match(pattern, text)), "")
         counts[kind] += n * (1 + text.startswith("stp"))
     return {kind: n / (PASS[isa] * versions) for kind, n in counts.items() if n}

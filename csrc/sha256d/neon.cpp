@@ -1,5 +1,5 @@
 // NEON: four lanes. A rotate is two instructions (shift left; shift right and insert), ch one select, maj two.
-// Counted by bench/port_bound_arm.py (gcc 12), not measured on hardware: plain 1248 operations a nonce, which take 665
+// Counted by bench/port_bound_arm.py (gcc 12), not measured on hardware: plain 1249 operations a nonce, which take 665
 // cycles at best in Neoverse N1's two vector pipes and 312 in V1's four; rolled 1042, in 545 and 261. One group would be
 // 2% fewer, but is a chain of some 1500 cycles for four nonces: too near that bound.
 #include <arm_neon.h>
