@@ -30,7 +30,7 @@ test: $(INSTALLED)
 test-long: $(INSTALLED)
 	WATTWORK_REQUIRE_CORE=1 $(BIN)/python -m pytest -m long
 
-# make test-emulated   AArch64 and older x86 under qemu; fetches (120 MB) what the PATH lacks, by apt but without root
+# make test-emulated   AArch64 and older x86 under qemu; fetches (130 MB) what the PATH lacks, without root
 test-emulated: $(INSTALLED) $(STAMPS)/emulators
 	PATH="$$PATH:$(abspath $(EMULATORS))/usr/bin" WATTWORK_REQUIRE_CORE=1 $(BIN)/python -m pytest -m emulated
 

@@ -40,13 +40,13 @@ def configured(name):
 @cache
 def texts():
     """Each instruction's text by its address, in the core's functions."""
-    unpacked = Path(configured("CMAKE_CXX_COMPILER")).parents[2]
+    usr = Path(configured("CMAKE_CXX_COMPILER")).resolve().parents[1]  # or that of a folder it was unpacked in
     dump = subprocess.run(
         [configured("CMAKE_OBJDUMP"), "-d", "--no-show-raw-insn", BUILD / "one_pass"],
         check=True,
         capture_output=True,
         text=True,
-        env={**os.environ, "LD_LIBRARY_PATH": str(unpacked / "usr/lib/x86_64-linux-gnu")},
+        env={**os.environ, "LD_LIBRARY_PATH": str(usr / "lib/x86_64-linux-gnu")},
     )
     functions = re.findall(r"^[0-9a-f]+ <_ZN2ww[^\n]*\n(.*?)(?:\n\n|\Z)", dump.stdout, re.M | re.S)
     return {int(at, 16): text for at, text in re.findall(r"^ *([0-9a-f]+):\t(.*)$", "\n".join(functions), re.M)}

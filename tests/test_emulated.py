@@ -38,25 +38,26 @@ def tool(*names):
 
 
 @pytest.fixture(scope="module")
-def cross():
-    """The environment for the cross compiler, which may be unpacked and not installed."""
-    unpacked = Path(tool("aarch64-linux-gnu-g++")).parents[2]
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # CMake and ninja
-    return {**os.environ, "PATH": path, "LD_LIBRARY_PATH": str(unpacked / "usr" / "lib" / "x86_64-linux-gnu")}
+def usr():
+    """/usr, or that of a folder in which the cross compiler was unpacked."""
+    return Path(tool("aarch64-linux-gnu-g++")).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
-def aarch64(cross):
+def cross(usr):
+    """The environment for the cross compiler: its libraries, CMake and ninja."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {**os.environ, "PATH": path, "LD_LIBRARY_PATH": str(usr / "lib" / "x86_64-linux-gnu")}
+
+
+@pytest.fixture(scope="module")
+def aarch64(usr, cross):
     """The core and its C++ tests, built for AArch64; the emulator's command line."""
     options = ["--toolchain", "tests/aarch64.cmake", "-DWATTWORK_TESTS=ON", "-DWATTWORK_WERROR=ON"]
     for command in (["cmake", "-S", ".", "-B", BUILD, "-G", "Ninja", *options], ["cmake", "--build", BUILD]):
         done = subprocess.run(command, cwd=CHECKOUT, env=cross, capture_output=True, text=True, check=False)
         assert not done.returncode, done.stdout + done.stderr
-    return [
-        tool("qemu-aarch64", "qemu-aarch64-static"),
-        "-L",
-        f"{Path(cross['LD_LIBRARY_PATH']).parents[1]}/aarch64-linux-gnu",
-    ]
+    return [tool("qemu-aarch64", "qemu-aarch64-static"), "-L", usr / "aarch64-linux-gnu"]
 
 
 @pytest.mark.parametrize("name", CPP_TESTS)
