@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
+EMULATORS := $(VENV)/emulators
 export PYTHONNOUSERSITE := 1
 
 NATIVE_SOURCES := $(shell find csrc kernels -type f 2>/dev/null) CMakeLists.txt
@@ -13,7 +14,7 @@ INSTALLED := $(STAMPS)/installed
 # What pyproject.toml names; `pip install --no-deps` below leaves it to this.
 DEPENDENCIES := $(shell sed -n 's/^dependencies = \[\(.*\)\]/\1/p' pyproject.toml | tr -d ',')
 
-.PHONY: help run test test-long test-torch test-pure lint sanitize bench bench-decoder clean install
+.PHONY: help run test test-long test-emulated test-torch test-pure lint sanitize bench bench-decoder clean install
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
@@ -23,15 +24,19 @@ run: $(INSTALLED)
 install: $(INSTALLED)
 
 test: $(INSTALLED)
-	WATTWORK_REQUIRE_CORE=1 $(BIN)/python -m pytest -m "not long"
+	WATTWORK_REQUIRE_CORE=1 $(BIN)/python -m pytest -m "not long and not emulated"
 
 # make test-long   what takes minutes
 test-long: $(INSTALLED)
 	WATTWORK_REQUIRE_CORE=1 $(BIN)/python -m pytest -m long
 
+# make test-emulated   AArch64 and older x86 under qemu; fetches (130 MB) what the PATH lacks, without root
+test-emulated: $(INSTALLED) $(STAMPS)/emulators
+	PATH="$$PATH:$(abspath $(EMULATORS))/usr/bin" WATTWORK_REQUIRE_CORE=1 $(BIN)/python -m pytest -m emulated
+
 # make test-pure   the fallback without the core, in an environment of its own
 test-pure: $(STAMPS)/pure
-	WATTWORK_FALLBACK=1 $(VENV)/pure/bin/python -m pytest -m "not long"
+	WATTWORK_FALLBACK=1 $(VENV)/pure/bin/python -m pytest -m "not long and not emulated"
 
 # make test-torch   golden logits made again by transformers, in an environment of its own (5 GB)
 test-torch: $(STAMPS)/torch
@@ -76,6 +81,11 @@ $(STAMPS)/tools: $(STAMPS)/venv pyproject.toml
 $(INSTALLED): $(STAMPS)/tools $(NATIVE_SOURCES) $(PYTHON_SOURCES)
 	PATH="$(abspath $(BIN)):$$PATH" WATTWORK_REQUIRE_NATIVE=1 $(BIN)/python -m pip install -qq --no-build-isolation \
 	    --no-deps --force-reinstall -C cmake.define.WATTWORK_WERROR=ON .
+	touch $@
+
+$(STAMPS)/emulators: $(STAMPS)/venv tests/fetch_emulators.sh
+	rm -rf $(EMULATORS)
+	tests/fetch_emulators.sh $(EMULATORS)
 	touch $@
 
 $(STAMPS)/pure: $(STAMPS)/tools $(PYTHON_SOURCES)

@@ -137,6 +137,13 @@ def processor():
     return tuple(re.search(rf"^{field}\s*: (.*)$", text, re.M).group(1) for field in ("vendor_id", "cpu family"))
 
 
+def cycles_at_best(load):
+    """For so many instructions by the ports that can take them, a port a letter."""
+    every = sorted(set("".join(load)))
+    sets = [chosen for size in range(1, len(every) + 1) for chosen in combinations(every, size)]
+    return max(sum(n for at, n in load.items() if set(at) <= set(s)) / len(s) for s in sets)
+
+
 @cache
 def bound(isa, versions=1):
     """(vector operations per pair, cycles per pair at best); cycles None where the processor's ports are not known."""
@@ -153,9 +160,7 @@ def bound(isa, versions=1):
     for (kind, _), n in counts.items():
         if kind:
             load[ports.get(kind, ports["alu"])] += n * AMD_OPERATIONS.get(kind, 1)
-    every = sorted(set("".join(load)))
-    sets = [chosen for size in range(1, len(every) + 1) for chosen in combinations(every, size)]
-    return operations, max(sum(n for at, n in load.items() if set(at) <= set(s)) / len(s) for s in sets)
+    return operations, cycles_at_best(load)
 
 
 def main():

@@ -57,5 +57,9 @@ uint32_t scan_avx2(const Row& row, Run& run);
 uint32_t roll_avx2(const Rows& rows, Run& run);
 uint32_t scan_avx512(const Row& row, Run& run);
 uint32_t roll_avx512(const Rows& rows, Run& run);
+uint32_t scan_neon(const Row& row, Run& run);
+uint32_t roll_neon(const Rows& rows, Run& run);
+uint32_t scan_armv8(const Row& row, Run& run);
+uint32_t roll_armv8(const Rows& rows, Run& run);
 
 }  // namespace ww

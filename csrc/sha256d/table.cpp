@@ -7,6 +7,9 @@
 #include <utility>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 #include "runtime/pool.h"
@@ -33,6 +36,11 @@ bool has_avx512() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma");
 }
+#elif defined(__aarch64__)
+// What the kernel says this processor has.
+bool has(unsigned long features) { return (getauxval(AT_HWCAP) & features) == features; }
+bool has_neon() { return has(HWCAP_ASIMD); }
+bool has_armv8() { return has(HWCAP_ASIMD | HWCAP_SHA2 | HWCAP_AES); }  // +crypto lets the compiler use AES, too
 #endif
 
 const Kernel kKernels[] = {
@@ -40,6 +48,9 @@ const Kernel kKernels[] = {
     {"avx512", has_avx512, scan_avx512, 1024, roll_avx512, 16},
     {"avx2", has_avx2, scan_avx2, 384, roll_avx2, 8},
     {"shani", has_shani, scan_shani, 384, nullptr, 1},
+#elif defined(__aarch64__)
+    {"armv8", has_armv8, scan_armv8, 512, roll_armv8, 4},
+    {"neon", has_neon, scan_neon, 128, roll_neon, 4},
 #endif
     {"portable", always, scan_portable, 128, roll_portable, 4},
 };
