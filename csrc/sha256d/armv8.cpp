@@ -117,6 +117,16 @@ WW_INLINE void block1(const Version* versions, uint32_t nonce_be, const V* sum, 
   });
 }
 
+// K + W of block 1's rounds for as many nonces as there are streams, a nonce a row.
+void key_schedule(const Tail& tail, uint32_t first, V (*sum)[16]) {
+  Schedule m;
+#pragma GCC unroll 15
+  for (int q = 1; q < 16; ++q) {
+    if (q >= 4) words1(tail, first, m, q);
+    each_stream([&](int i) { sum[i][q] = q < 4 ? padding1(q) : vaddq_u32(m.w[q][i], round_constants(q)); });
+  }
+}
+
 // The second hash, up to round 63; then h (the highest lane) is e after round 60.
 WW_INLINE void block2(State& s, Schedule& m) {
   const V pad = words(kPadOne, 0, 0, 0), length = words(0, 0, 0, kHashBits);
@@ -174,21 +184,13 @@ uint32_t roll_armv8(const Rows& rows, Run& run) {
         versions[v].start[half][i] = rows.start[4 * half + i][v];
       }
   V sum[kStreams][16];  // K + W of block 1, a nonce a row: so many nonces' schedules at a time
-  for (int n = 0; n < kStreams; ++n)
-    for (int q = 1; q < 4; ++q) sum[n][q] = padding1(q);
-  State s;
-  Schedule m;
   run.found = 0;
   uint32_t n = 0;
   for (; n < run.count && run.found <= kRoom - rows.versions && !ended(run); ++n) {
-    if (n % kStreams == 0) {
-#pragma GCC unroll 12
-      for (int q = 4; q < 16; ++q) {
-        words1(rows.tail, run.first + n, m, q);
-        each_stream([&](int i) { sum[i][q] = vaddq_u32(m.w[q][i], round_constants(q)); });
-      }
-    }
+    if (n % kStreams == 0) key_schedule(rows.tail, run.first + n, sum);
     for (uint32_t v = 0; v < rows.versions; v += kStreams) {
+      State s;
+      Schedule m;
       block1(versions + v, __builtin_bswap32(run.first + n), sum[n % kStreams], s, m);
       block2(s, m);
       for (uint32_t i = 0; i < kStreams; ++i)
