@@ -13,7 +13,9 @@ INSTALLED := $(STAMPS)/installed
 # What pyproject.toml names; `pip install --no-deps` below leaves it to this.
 DEPENDENCIES := $(shell sed -n 's/^dependencies = \[\(.*\)\]/\1/p' pyproject.toml | tr -d ',')
 
-.PHONY: help run test test-long test-torch test-pure lint sanitize bench bench-decoder clean install
+SECONDS ?= 600
+
+.PHONY: help run test test-long test-torch test-pure lint sanitize fuzz bench bench-decoder clean install
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
@@ -27,7 +29,8 @@ test: $(INSTALLED)
 
 # make test-long   what takes minutes
 test-long: $(INSTALLED)
-	WATTWORK_REQUIRE_CORE=1 $(BIN)/python -m pytest -m long
+	WATTWORK_REQUIRE_CORE=1 $(BIN)/python -m pytest -s -m long
+	tests/fuzz/run.sh 120
 
 # make test-pure   the fallback without the core, in an environment of its own
 test-pure: $(STAMPS)/pure
@@ -47,6 +50,10 @@ lint: $(STAMPS)/tools
 sanitize: $(STAMPS)/tools
 	tests/sanitize.sh address,undefined
 	tests/sanitize.sh thread
+
+# make fuzz    the C ABI under ASan+UBSan with inputs made up, for SECONDS=600
+fuzz: $(STAMPS)/tools
+	tests/fuzz/run.sh $(SECONDS)
 
 # make bench       the search beside OpenSSL and hashlib; the C ABI's cost per call; what the scheduler adds to a step
 bench: $(INSTALLED)
