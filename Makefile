@@ -29,7 +29,7 @@ test: $(INSTALLED)
 
 # make test-long   what takes minutes
 test-long: $(INSTALLED)
-	WATTWORK_REQUIRE_CORE=1 $(BIN)/python -m pytest -s -m long
+	WATTWORK_REQUIRE_CORE=1 $(BIN)/python -m pytest -m long
 	tests/fuzz/run.sh 120
 
 # make test-pure   the fallback without the core, in an environment of its own
