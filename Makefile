@@ -55,9 +55,10 @@ sanitize: $(STAMPS)/tools
 fuzz: $(STAMPS)/tools
 	tests/fuzz/run.sh $(SECONDS)
 
-# make bench       the search beside OpenSSL and hashlib; the C ABI's cost per call; what the scheduler adds to a step
+# make bench       the search beside OpenSSL and hashlib, and its threads; the C ABI's cost per call; the scheduler's per step
 bench: $(INSTALLED)
 	$(BIN)/python bench/bench_search.py
+	$(BIN)/python bench/bench_threads.py
 	$(BIN)/python bench/bench_embed.py
 	$(BIN)/python bench/bench_scheduler.py
 
