@@ -1,75 +1,23 @@
-"""The nonce search on one thread, plain and version-rolled, beside OpenSSL's SHA-256 and a hashlib loop.
+"""The nonce search on one thread, plain and version-rolled: what `wattwork hash --bench` measures (search_bench.py).
 
-The ratio to OpenSSL is nonces per second over its compressions per second (16 KiB blocks): a nonce costs some two
-compressions, less what the midstate, constant words and the early end save. Rounds of all are interleaved, each figure
-is the median of its rounds, by the time the process had the processor. Beside each stands what this processor's ports
-allow (see port_bound.py), where they are known, and the share of it that was reached.
+Beside each rate stands what this processor's ports allow (see port_bound.py), where they are known, and the share of it
+that was reached.
 
     python bench/bench_search.py [ROUNDS]
 """
 
-import hashlib
-import os
-import re
-import shutil
-import subprocess
 import sys
-from statistics import median
-from time import process_time
 
-from port_bound import VERSIONS, bound, clock_ghz, countable
+from port_bound import bound, clock_ghz, countable
 
-from wattwork._search import isas, search
-from wattwork.work import Work
-
-WORK = Work.from_header(bytes(range(80)), target=1, version_mask=0x1FFFE000)
-PAIRS = {"numpy": 2**15, "numba": 2**20, "portable": 2**19}  # some 0.1 s
-HASHLIB_NONCES = 2**16
-
-
-def searched_mh_s(isa, versions):
-    pairs = PAIRS.get(isa, 2**21)
-    begin = process_time()
-    result = search(WORK, 0, pairs // versions, versions=versions, isa=isa, threads=1)
-    return result.hashes / (process_time() - begin) / 1e6
-
-
-def hashlib_mh_s():
-    head, begin = WORK.header[:76], process_time()
-    for nonce in range(HASHLIB_NONCES):
-        digest = hashlib.sha256(hashlib.sha256(head + nonce.to_bytes(4, "little")).digest()).digest()
-        if digest[-4:] == b"\0\0\0\0":
-            raise AssertionError("no hit was expected")
-    return HASHLIB_NONCES / (process_time() - begin) / 1e6
-
-
-def openssl_mh_s():
-    """Millions of 64-byte compressions per second, by the processor's time in user mode."""
-    command = ["openssl", "speed", "-seconds", "1", "-bytes", "16384", "-evp", "sha256"]
-    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return float(re.search(r"^sha256\s+([\d.]+)k", out, re.M | re.I).group(1)) * 1e3 / 64 / 1e6
-
-
-def contenders():
-    """What is measured: name and kind, and a function for one round's rate."""
-    all_of_them = {("hashlib", ""): hashlib_mh_s}
-    if shutil.which("openssl"):
-        all_of_them["openssl", ""] = openssl_mh_s
-    for isa in isas():
-        all_of_them[isa, "plain"] = lambda isa=isa: searched_mh_s(isa, 1)
-        if isa not in ("numpy", "numba", "shani"):  # these have no rolled path
-            all_of_them[isa, "rolled"] = lambda isa=isa: searched_mh_s(isa, VERSIONS)
-    return all_of_them
+from wattwork._search import isas
+from wattwork.search_bench import VERSIONS, measure
 
 
 def main():
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 9
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    rates = {name: [] for name in contenders()}
-    for _ in range(rounds):
-        for name, one_round in contenders().items():
-            rates[name].append(one_round())
-    mh_s = {name: median(values) for name, values in rates.items()}
+    rates = measure(isas(), rounds=rounds)
+    mh_s = {(rate.name, rate.kind): rate.median / 1e6 for rate in rates}
     clock = clock_ghz()
     heads = f"{'MH/s':>8}{'x hashlib':>11}{'x OpenSSL':>11}{'operations':>12}{'bound, MH/s':>13}{'reached':>9}"
     print(f"{'':18}{heads}")

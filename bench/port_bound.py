@@ -27,9 +27,8 @@ LIBRARY = Path(wattwork.__file__).parent / "libwattwork.so"
 PTRACE_TRACEME, PTRACE_PEEKUSER, PTRACE_SINGLESTEP = 0, 3, 9
 RIP = 16 * 8  # in the kernel's struct user
 VERSIONS = 32  # side by side, where rolled
-# Nonces that a kernel tests in one pass, and those whose schedules a rolled one computes at a time.
-PASS = {"avx512": 32, "avx2": 16, "shani": 4, "portable": 4}
-BATCH = {"avx512": 32, "avx2": 16, "portable": 4}
+# Nonces that a kernel tests in one pass, and as many whose schedules a rolled one computes at a time.
+PASS = {"avx512": 16, "avx2": 8, "shani": 4, "portable": 4}
 
 # What an instruction is, by the first pattern its text matches; "" is none of the vector units' business. Loads, stores
 # and moves between registers (which are renamed) take none of their ports.
@@ -45,10 +44,15 @@ INTEL = {512: {"shift": "0", "alu": "05", "shuffle": "5"}, 256: {"shift": "01", 
 # sha256rnds2 keeps its unit for so many cycles (measured on a core of family 6, model 167, alone and beside the
 # schedule's two instructions, which fit between).
 RNDS2_CYCLES = 3
+# sha256msg1 and sha256msg2 are several operations on AMD's cores (measured on one of family 25, model 17, beside
+# additions): sha256msg2 keeps all four pipes for a cycle.
+AMD_OPERATIONS = {"sha256rnds2": 1, "sha256msg1": 2, "sha256msg2": 4}
 # AMD's Zen 5: four pipes; rotates, shifts and shuffles in two of them.
 ZEN5 = {512: {"shift": "01", "alu": "0123", "shuffle": "12"}}
 ZEN5[256] = ZEN5[512]
-PORTS = {("GenuineIntel", 6): INTEL, ("AuthenticAMD", 26): ZEN5}
+# Zen 3 and Zen 4: the same pipes, 256 bits wide; a 512-bit vector keeps one for two cycles, so they count as two.
+ZEN4 = {512: {"shift": "0", "alu": "01", "shuffle": "0"}, 256: ZEN5[256]}
+PORTS = {("GenuineIntel", 6): INTEL, ("AuthenticAMD", 25): ZEN4, ("AuthenticAMD", 26): ZEN5}
 
 
 class Work(ctypes.Structure):
@@ -95,8 +99,7 @@ def executed(isa, count, versions):
 
 def per_pair(isa, versions):
     """How many instructions of each kind and width a pair costs: the difference of two searches."""
-    nonces = BATCH[isa] if versions > 1 else PASS[isa]
-    texts, counts = instructions(), Counter()
+    texts, counts, nonces = instructions(), Counter(), PASS[isa]
     difference = executed(isa, 1 + nonces, versions)
     difference.subtract(executed(isa, 1, versions))
     for address, n in difference.items():
@@ -141,16 +144,16 @@ def bound(isa, versions=1):
     operations = sum(n for (kind, _), n in counts.items() if kind)
     vendor, family = processor()
     model = PORTS.get((vendor, int(family)))
-    if model is None or (isa == "shani" and vendor != "GenuineIntel"):
+    if model is None or (isa == "shani" and int(family) == 26):  # whose SHA unit was not measured
         return operations, None
+    if isa == "shani" and vendor == "GenuineIntel":
+        return operations, counts["sha256rnds2", 256] * RNDS2_CYCLES
     ports = model[512 if any(kind and width == 512 for kind, width in counts) else 256]
     load = Counter()
     for (kind, _), n in counts.items():
-        if kind in ports:
-            load[ports[kind]] += n
+        if kind:
+            load[ports.get(kind, ports["alu"])] += n * AMD_OPERATIONS.get(kind, 1)
     every = sorted(set("".join(load)))
-    if isa == "shani":
-        return operations, sum(n for (kind, _), n in counts.items() if kind == "sha256rnds2") * RNDS2_CYCLES
     sets = [chosen for size in range(1, len(every) + 1) for chosen in combinations(every, size)]
     return operations, max(sum(n for at, n in load.items() if set(at) <= set(s)) / len(s) for s in sets)
 

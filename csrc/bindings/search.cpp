@@ -101,6 +101,10 @@ void bind_search(py::module_& m) {
     py::gil_scoped_release nogil;
     return self_test(choose_kernel(isa));
   });
+  m.def("versions_side_by_side", [](const std::string& isa) {
+    py::gil_scoped_release nogil;
+    return choose_kernel(isa).side_by_side(kMaxVersions);
+  });
   m.def("search", &search_face);
   py::class_<Job, Back, std::shared_ptr<Job>>(m, "Job")
       .def(py::init([](const std::string& header, const std::string& target, uint32_t mask, const std::string& isa) {

@@ -10,7 +10,7 @@ namespace ww {
 namespace {
 
 typedef uint32_t V __attribute__((vector_size(32)));
-constexpr int kLanes = 8, kPlainGroups = 2, kRolledGroups = 2;
+constexpr int kLanes = 8, kPlainGroups = 1, kRolledGroups = 1, kBatch = kLanes;
 
 inline __m256i m(V x) { return reinterpret_cast<__m256i>(x); }
 inline V v(__m256i x) { return reinterpret_cast<V>(x); }
@@ -35,12 +35,7 @@ inline uint32_t at_most(V x, uint32_t top) {
 
 }  // namespace
 
-uint32_t scan_avx2(const Row& row, uint32_t first, uint32_t count, uint32_t* candidates) {
-  return scan_lanes(row, first, count, candidates);
-}
-
-uint32_t roll_avx2(const Rows& rows, uint32_t first, uint32_t count, uint32_t* candidates) {
-  return roll_lanes(rows, first, count, candidates);
-}
+uint32_t scan_avx2(const Row& row, Run& run) { return scan_lanes(row, run); }
+uint32_t roll_avx2(const Rows& rows, Run& run) { return roll_lanes(rows, run); }
 
 }  // namespace ww

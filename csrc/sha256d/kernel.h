@@ -11,7 +11,7 @@ namespace ww {
 struct Tail {
   uint32_t word16, word17; // schedule words without the nonce in them,
   uint32_t word18, word19; // and those that lack only s0(nonce) and nonce
-  uint32_t word31;         // W15 + s0(W16)
+  uint32_t word31, word32; // W15 + s0(W16), and W16 + s0(W17)
   uint32_t target_top;     // the target's most significant 32 bits
 };
 
@@ -31,20 +31,31 @@ struct Rows {
   uint32_t versions;  // how many of them; a multiple of the kernel's lanes
 };
 
-// Both kinds write what passes a first test (the hash's top 32 bits are at most target_top) to `candidates`, which has
-// room for every pair tested, and return how many. count >= 1, and first + count <= 2^32.
+// What to test, and what passed a first test: the hash's top 32 bits are at most target_top.
+constexpr uint32_t kRoom = 4096;
+struct Run {
+  uint32_t first, count;       // nonces; count >= 1, first + count <= 2^32
+  const uint32_t* ends[2];     // words that end the run early where either is nonzero: looked at every microsecond or so
+  uint32_t found;              // of these:
+  uint32_t candidates[kRoom];
+};
 
-// Tests the nonces first, first + 1, ... and writes n for first + n, in ascending order.
-using ScanFn = uint32_t (*)(const Row& row, uint32_t first, uint32_t count, uint32_t* candidates);
-// Tests the same nonces with each of the rows and writes n * versions + (number of the row), in no certain order.
-using RollFn = uint32_t (*)(const Rows& rows, uint32_t first, uint32_t count, uint32_t* candidates);
+static inline __attribute__((always_inline)) bool ended(const Run& run) {
+  return (__atomic_load_n(run.ends[0], __ATOMIC_RELAXED) | __atomic_load_n(run.ends[1], __ATOMIC_RELAXED)) != 0;
+}
 
-uint32_t scan_portable(const Row& row, uint32_t first, uint32_t count, uint32_t* candidates);
-uint32_t roll_portable(const Rows& rows, uint32_t first, uint32_t count, uint32_t* candidates);
-uint32_t scan_shani(const Row& row, uint32_t first, uint32_t count, uint32_t* candidates);
-uint32_t scan_avx2(const Row& row, uint32_t first, uint32_t count, uint32_t* candidates);
-uint32_t roll_avx2(const Rows& rows, uint32_t first, uint32_t count, uint32_t* candidates);
-uint32_t scan_avx512(const Row& row, uint32_t first, uint32_t count, uint32_t* candidates);
-uint32_t roll_avx512(const Rows& rows, uint32_t first, uint32_t count, uint32_t* candidates);
+// Tests nonces first, first + 1, ... and returns how many: fewer than count where a word ended the run or there was no
+// room for more candidates. A candidate is n for first + n; in ascending order.
+using ScanFn = uint32_t (*)(const Row& row, Run& run);
+// Tests each of the nonces with each of the rows. A candidate is n * versions + (number of the row); in no certain order.
+using RollFn = uint32_t (*)(const Rows& rows, Run& run);
+
+uint32_t scan_portable(const Row& row, Run& run);
+uint32_t roll_portable(const Rows& rows, Run& run);
+uint32_t scan_shani(const Row& row, Run& run);
+uint32_t scan_avx2(const Row& row, Run& run);
+uint32_t roll_avx2(const Rows& rows, Run& run);
+uint32_t scan_avx512(const Row& row, Run& run);
+uint32_t roll_avx512(const Rows& rows, Run& run);
 
 }  // namespace ww

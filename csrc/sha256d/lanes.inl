@@ -4,6 +4,7 @@
 //   V                    a vector of uint32_t (vector_size attribute), kLanes of them
 //   kPlainGroups, kRolledGroups  how many vectors are worked on side by side, to hide the latency of one dependent
 //                        stream: where lanes hold nonces, and where they hold versions
+//   kBatch               nonces whose schedules are computed at a time where lanes hold versions
 //   rotr<N>(V), xor3(V, V, V), ch(V, V, V), maj(V, V, V), swap_bytes(V), at_most(V, uint32_t) -> a bit for each lane
 // Everything is internal and always inlined but for what both blocks share: that stands once (WW_ONCE), so that the
 // code of a pass stays below 19 kB. Beyond some 20 kB processors fall out of their caches of decoded instructions.
@@ -63,8 +64,6 @@ constexpr Padding padding(uint32_t word8, uint32_t word15) {
   return p;
 }
 constexpr Padding kHeaderPadding = padding(0, kHeaderBits), kHashPadding = padding(kPadOne, kHashBits);
-
-constexpr int kBatch = kLanes * kRolledGroups;  // nonces whose schedules are computed at a time
 
 // The double hash of kGroups vectors side by side.
 template <int kGroups> struct Wide {
@@ -300,52 +299,51 @@ WW_INLINE V lane_numbers() {
   return lane;
 }
 
-WW_INLINE uint32_t scan_lanes(const Row& row, uint32_t first, uint32_t count, uint32_t* candidates) {
+WW_INLINE uint32_t scan_lanes(const Row& row, Run& run) {
   using W = Wide<kPlainGroups>;
+  constexpr uint32_t kPass = kLanes * kPlainGroups;
   typename W::Schedule m;
   typename W::State s;
   const V lane = lane_numbers();
   V nonce[kPlainGroups];
-  uint32_t found = 0;
-  for (uint32_t done = 0; done < count; done += kLanes * kPlainGroups) {
+  run.found = 0;
+  uint32_t done = 0;
+  for (; done < run.count && run.found <= kRoom - kPass && !ended(run); done += kPass) {
     W::each_group([&](int g) __attribute__((always_inline)) {
-      nonce[g] = swap_bytes(lane + (first + done + static_cast<uint32_t>(g * kLanes)));
+      nonce[g] = swap_bytes(lane + (run.first + done + static_cast<uint32_t>(g * kLanes)));
     });
     W::block1(row, s, m, nonce);
     W::template block2<1>(s, m, kHashPadding.sum);
     uint64_t below = W::below(s, row.tail.target_top);
     for (; __builtin_expect(below != 0, 0); below &= below - 1) {
       const uint32_t offset = done + static_cast<uint32_t>(__builtin_ctzll(below));
-      if (offset < count) candidates[found++] = offset;
+      if (offset < run.count) run.candidates[run.found++] = offset;
     }
   }
-  return found;
+  return done < run.count ? done : run.count;
 }
 
 // One nonce a group, all the rows' versions, kLanes at a time: nonces first + n ... with K + W at `sum`.
-WW_INLINE uint32_t roll_column(const Rows& rows, uint32_t first, uint32_t n, uint32_t count, const uint32_t* sum,
-                               uint32_t* candidates) {
+WW_INLINE void roll_column(const Rows& rows, Run& run, uint32_t n, const uint32_t* sum) {
   using W = Wide<kRolledGroups>;
   typename W::Schedule m;
   typename W::State s;
   V nonce[kRolledGroups];
   W::each_group([&](int g) __attribute__((always_inline)) {
-    nonce[g] = splat(__builtin_bswap32(first + n + static_cast<uint32_t>(g)));
+    nonce[g] = splat(__builtin_bswap32(run.first + n + static_cast<uint32_t>(g)));
   });
-  uint32_t found = 0;
   for (uint32_t lane = 0; lane < rows.versions; lane += kLanes) {
     W::block1(rows, lane, s, m, nonce, sum);
     W::template block2<kBatch>(s, m, sum + 64 * kBatch);
     uint64_t below = W::below(s, rows.tail.target_top);
     for (; __builtin_expect(below != 0, 0); below &= below - 1) {
       const uint32_t bit = static_cast<uint32_t>(__builtin_ctzll(below)), offset = n + bit / kLanes;
-      if (offset < count) candidates[found++] = offset * rows.versions + lane + bit % kLanes;
+      if (offset < run.count) run.candidates[run.found++] = offset * rows.versions + lane + bit % kLanes;
     }
   }
-  return found;
 }
 
-WW_INLINE uint32_t roll_lanes(const Rows& rows, uint32_t first, uint32_t count, uint32_t* candidates) {
+WW_INLINE uint32_t roll_lanes(const Rows& rows, Run& run) {
   alignas(64) uint32_t sum[(64 + 8) * kBatch];  // block 1's rounds (from 8 on), then block 2's rounds 8 ... 15
   for (int i = 0; i < 8 * kBatch; ++i) {
     sum[8 * kBatch + i] = kHeaderPadding.sum[i / kBatch];
@@ -353,14 +351,16 @@ WW_INLINE uint32_t roll_lanes(const Rows& rows, uint32_t first, uint32_t count, 
   }
   const V lane = lane_numbers();
   V nonce[kRolledGroups];
-  uint32_t found = 0;
-  for (uint32_t done = 0; done < count; done += kBatch) {
-    Wide<kRolledGroups>::each_group([&](int g) __attribute__((always_inline)) {
-      nonce[g] = swap_bytes(lane + (first + done + static_cast<uint32_t>(g * kLanes)));
-    });
-    Wide<kRolledGroups>::key_schedule(rows.tail, nonce, sum);
-    for (uint32_t n = done; n < done + kBatch && n < count; n += kRolledGroups)
-      found += roll_column(rows, first, n, count, sum + (n - done), candidates + found);
+  run.found = 0;
+  uint32_t done = 0;
+  for (; done < run.count && run.found <= kRoom - kRolledGroups * rows.versions && !ended(run); done += kRolledGroups) {
+    if (done % kBatch == 0) {
+      Wide<kRolledGroups>::each_group([&](int g) __attribute__((always_inline)) {
+        nonce[g] = swap_bytes(lane + (run.first + done + static_cast<uint32_t>(g * kLanes)));
+      });
+      Wide<kRolledGroups>::key_schedule(rows.tail, nonce, sum);
+    }
+    roll_column(rows, run, done, sum + done % kBatch);
   }
-  return found;
+  return done < run.count ? done : run.count;
 }

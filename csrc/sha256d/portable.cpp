@@ -8,7 +8,7 @@ namespace ww {
 namespace {
 
 typedef uint32_t V __attribute__((vector_size(16)));
-constexpr int kLanes = 4, kPlainGroups = 1, kRolledGroups = 1;
+constexpr int kLanes = 4, kPlainGroups = 1, kRolledGroups = 1, kBatch = kLanes;
 
 template <int N> inline V rotr(V x) { return (x >> N) | (x << (32 - N)); }
 inline V xor3(V a, V b, V c) { return a ^ b ^ c; }
@@ -30,12 +30,7 @@ inline uint32_t at_most(V x, uint32_t top) {
 
 }  // namespace
 
-uint32_t scan_portable(const Row& row, uint32_t first, uint32_t count, uint32_t* candidates) {
-  return scan_lanes(row, first, count, candidates);
-}
-
-uint32_t roll_portable(const Rows& rows, uint32_t first, uint32_t count, uint32_t* candidates) {
-  return roll_lanes(rows, first, count, candidates);
-}
+uint32_t scan_portable(const Row& row, Run& run) { return scan_lanes(row, run); }
+uint32_t roll_portable(const Rows& rows, Run& run) { return roll_lanes(rows, run); }
 
 }  // namespace ww

@@ -94,6 +94,7 @@ Row make_row(const ww_work& work, uint32_t version) {
   row.tail.word18 = small1(row.tail.word16) + w[2];
   row.tail.word19 = small1(row.tail.word17) + small0(kPadOne);
   row.tail.word31 = small0(row.tail.word16) + kHeaderBits;
+  row.tail.word32 = small0(row.tail.word17) + row.tail.word16;
   row.tail.target_top = load_le(work.target + 28);
   return row;
 }

@@ -11,8 +11,8 @@ namespace ww {
 namespace {
 
 constexpr int64_t kPollNs = 20'000'000;
-// A thread is worth waking for four quanta (some 80 us); chunks are claimed some 64 to a thread, within these bounds: at
-// the end of a search the threads wait for the last one's chunk, and to claim one costs next to nothing.
+// A quantum is some 20 us of one thread. A thread is worth waking for four of them; chunks are claimed some 64 to a
+// thread, within these bounds: at a search's end its threads wait for the last one's chunk, and a claim costs little.
 constexpr uint64_t kQuantaPerThread = 4, kChunksPerThread = 64, kMinQuanta = 1, kMaxQuanta = 8;
 
 // Rectangles are at most 2^32 x 2^32: their number of pairs saturates instead of wrapping.
@@ -44,7 +44,6 @@ struct Band {
   uint64_t number;  // the first version's
   uint64_t strips;
   uint32_t versions;         // in a strip
-  uint32_t quantum;          // nonces between two looks at the stop flag
   uint64_t nonces, in_strip; // of a chunk; chunks of a strip
   uint64_t chunks() const { return strips * in_strip; }
 };
@@ -54,9 +53,9 @@ std::vector<Band> bands(const Rect& rect, const Kernel& kernel, uint64_t quanta)
   std::vector<Band> out;
   uint64_t number = rect.version_first, left = rect.versions;
   while (left) {
-    const uint32_t versions = kernel.side_by_side(left), quantum = versions == 1 ? kernel.quantum : kernel.rolled_quantum;
-    const uint64_t nonces = quanta * quantum, strips = left / versions;
-    out.push_back({number, strips, versions, quantum, nonces, (rect.count + nonces - 1) / nonces});
+    const uint32_t versions = kernel.side_by_side(left);
+    const uint64_t nonces = std::max<uint64_t>(1, quanta * kernel.quantum / versions), strips = left / versions;
+    out.push_back({number, strips, versions, nonces, (rect.count + nonces - 1) / nonces});
     number += strips * versions, left -= strips * versions;
   }
   return out;
@@ -65,15 +64,15 @@ std::vector<Band> bands(const Rect& rect, const Kernel& kernel, uint64_t quanta)
 // A stretch of one strip's nonces.
 struct Chunk {
   uint64_t number, first, end;
-  uint32_t versions, quantum;
+  uint32_t versions;
 };
 
 // What one worker has of its own.
 struct Worker {
   std::vector<Placed> hits;
   std::vector<Rect> remaining;
-  std::vector<uint32_t> candidates;
   std::vector<Placed> same_nonce;
+  Run run{};
   uint64_t number = ~uint64_t{0};  // of what follows, which the next chunk is likely to want again
   uint32_t versions = 0;
   Row row{};
@@ -97,8 +96,8 @@ class Search {
   bool halted();
   void poll();
   void prepare(const Chunk& c, Worker& worker) const;
-  uint64_t test(const Chunk& c, uint64_t first, uint32_t count, Worker& worker);
-  void leave(const Chunk& c, uint64_t at, uint64_t pairs_done, Worker& worker) const;
+  uint64_t test(const Chunk& c, uint64_t at, Worker& worker);
+  void leave(const Chunk& c, uint64_t at, uint64_t within, Worker& worker) const;
   std::vector<Rect> unclaimed() const;
 
   const Work& work_;
@@ -111,7 +110,9 @@ class Search {
   int64_t polled_ns_ = now_ns();
   alignas(64) std::atomic<uint64_t> next_{0};
   alignas(64) std::atomic<uint64_t> found_{0};
-  std::atomic<bool> halt_{false};
+  std::atomic<uint32_t> halt_{0};
+  static constexpr std::atomic<uint32_t> kNever{0};
+  const uint32_t* const ends_[2] = {as_word(controls_.stop ? *controls_.stop : kNever), as_word(halt_)};
   std::mutex mutex_;  // of what follows: each worker adds what it has at its end
   std::vector<Placed> hits_;
   std::vector<Rect> remaining_;
@@ -122,45 +123,45 @@ Chunk Search::chunk(uint64_t index) const {
   for (; index >= band->chunks(); ++band) index -= band->chunks();
   const uint64_t begin = index % band->in_strip * band->nonces;
   return {band->number + index / band->in_strip * band->versions, rect_.first + begin,
-          rect_.first + std::min(begin + band->nonces, rect_.count), band->versions, band->quantum};
+          rect_.first + std::min(begin + band->nonces, rect_.count), band->versions};
 }
 
 // A stop once seen holds, also where its word is cleared at once: so each worker leaves one rectangle at most.
 bool Search::halted() {
   if (controls_.stop && controls_.stop->load(std::memory_order_relaxed) != 0)
-    halt_.store(true, std::memory_order_relaxed);
-  return halt_.load(std::memory_order_relaxed);
+    halt_.store(1, std::memory_order_relaxed);
+  return halt_.load(std::memory_order_relaxed) != 0;
 }
 
 void Search::poll() {
   if (!controls_.poll || std::this_thread::get_id() != caller_ || now_ns() - polled_ns_ < kPollNs) return;
   polled_ns_ = now_ns();
-  if (controls_.poll()) halt_.store(true, std::memory_order_relaxed);
+  if (controls_.poll()) halt_.store(1, std::memory_order_relaxed);
 }
 
 void Search::prepare(const Chunk& c, Worker& worker) const {
-  worker.candidates.resize(size_t{c.quantum} * c.versions);
   if (c.number == worker.number && c.versions == worker.versions) return;
   worker.number = c.number, worker.versions = c.versions;
   if (c.versions == 1) worker.row = make_row(work_, version_at(work_, c.number));
   else worker.rows = make_rows(work_, c.number, c.versions);
 }
 
-// Tests a quantum and returns how many of its pairs, counted nonce by nonce, were tested: fewer than all where the last
-// wanted hit was found in it, here or by another worker at the same time. Hits of one nonce are claimed together, so
-// that of all workers at most one ends within a nonce.
-uint64_t Search::test(const Chunk& c, uint64_t first, uint32_t count, Worker& worker) {
-  uint32_t* const begin = worker.candidates.data();
-  uint32_t* const end = begin + (c.versions == 1
-                                     ? kernel_.scan(worker.row, static_cast<uint32_t>(first), count, begin)
-                                     : kernel_.roll(worker.rows, static_cast<uint32_t>(first), count, begin));
-  std::sort(begin, end);
-  for (const uint32_t* at = begin; at != end;) {
-    const uint32_t n = *at / c.versions;
+// Tests a chunk from nonce `at` on and returns how many pairs, counted nonce by nonce, were tested: fewer than all where
+// the kernel's run ended early, or where the last wanted hit was found in it, here or by another worker at the same time.
+// Hits of one nonce are claimed together, so that of all workers at most one ends within a nonce.
+uint64_t Search::test(const Chunk& c, uint64_t at, Worker& worker) {
+  Run& run = worker.run;
+  run.first = static_cast<uint32_t>(at);
+  run.count = static_cast<uint32_t>(c.end - at);
+  const uint32_t tested = c.versions == 1 ? kernel_.scan(worker.row, run) : kernel_.roll(worker.rows, run);
+  uint32_t* const end = run.candidates + run.found;
+  std::sort(run.candidates, end);
+  for (const uint32_t* candidate = run.candidates; candidate != end;) {
+    const uint32_t n = *candidate / c.versions;
     worker.same_nonce.clear();
-    for (; at != end && *at / c.versions == n; ++at) {
-      const uint64_t number = c.number + *at % c.versions;
-      Hit hit{static_cast<uint32_t>(first) + n, version_at(work_, number), {}};
+    for (; candidate != end && *candidate / c.versions == n; ++candidate) {
+      const uint64_t number = c.number + *candidate % c.versions;
+      Hit hit{run.first + n, version_at(work_, number), {}};
       uint8_t header[80];
       header_with(work_, hit.version, hit.nonce, header);
       sha256d(header, hit.hash);
@@ -171,17 +172,16 @@ uint64_t Search::test(const Chunk& c, uint64_t first, uint32_t count, Worker& wo
     worker.hits.insert(worker.hits.end(), worker.same_nonce.begin(),
                        worker.same_nonce.begin() + static_cast<std::ptrdiff_t>(wanted));
     if (before + hits < controls_.max_hits) continue;
-    halt_.store(true, std::memory_order_relaxed);
+    halt_.store(1, std::memory_order_relaxed);
     if (wanted == hits) return uint64_t{n + 1} * c.versions;
     return uint64_t{n} * c.versions + (wanted ? worker.same_nonce[wanted - 1].number - c.number + 1 : 0);
   }
-  return uint64_t{count} * c.versions;
+  return uint64_t{tested} * c.versions;
 }
 
-// Notes what of a chunk is left after so many pairs of the quantum at `at`: the rest of a nonce, and the nonces after.
-void Search::leave(const Chunk& c, uint64_t at, uint64_t pairs_done, Worker& worker) const {
-  at += pairs_done / c.versions;
-  if (const uint64_t within = pairs_done % c.versions) {
+// Notes what of a chunk is left from nonce `at` on, of which so many versions are done.
+void Search::leave(const Chunk& c, uint64_t at, uint64_t within, Worker& worker) const {
+  if (within) {
     worker.remaining.push_back({at, 1, c.number + within, c.versions - within});
     ++at;
   }
@@ -190,27 +190,26 @@ void Search::leave(const Chunk& c, uint64_t at, uint64_t pairs_done, Worker& wor
 
 void Search::work() try {
   Worker worker;
+  worker.run.ends[0] = ends_[0], worker.run.ends[1] = ends_[1];
   while (!halted()) {
     const uint64_t index = next_.fetch_add(1, std::memory_order_relaxed);
     if (index >= chunks_) break;
     const Chunk c = chunk(index);
     prepare(c, worker);
-    uint64_t at = c.first, done = 0;
-    while (at < c.end && !halted()) {
-      const auto count = static_cast<uint32_t>(std::min<uint64_t>(c.quantum, c.end - at));
-      done = test(c, at, count, worker);
+    uint64_t at = c.first, within = 0;
+    while (at < c.end && within == 0 && !halted()) {
+      const uint64_t done = test(c, at, worker);
       if (controls_.progress) controls_.progress->fetch_add(done, std::memory_order_relaxed);
       poll();
-      if (done < uint64_t{count} * c.versions) break;
-      at += count, done = 0;
+      at += done / c.versions, within = done % c.versions;
     }
-    leave(c, at, done, worker);
+    leave(c, at, within, worker);
   }
   std::lock_guard lock(mutex_);
   hits_.insert(hits_.end(), worker.hits.begin(), worker.hits.end());
   remaining_.insert(remaining_.end(), worker.remaining.begin(), worker.remaining.end());
 } catch (...) {
-  halt_.store(true, std::memory_order_relaxed);  // no memory for hits: the others need not go on
+  halt_.store(1, std::memory_order_relaxed);  // no memory for hits: the others need not go on
   throw;
 }
 

@@ -28,9 +28,10 @@ static_assert(sizeof(std::atomic<uint32_t>) == sizeof(uint32_t) && std::atomic<u
 inline const std::atomic<uint32_t>* as_stop(const uint32_t* word) {
   return reinterpret_cast<const std::atomic<uint32_t>*>(word);
 }
+inline const uint32_t* as_word(const std::atomic<uint32_t>& stop) { return reinterpret_cast<const uint32_t*>(&stop); }
 
 struct Controls {
-  const std::atomic<uint32_t>* stop = nullptr;  // nonzero: end; looked at every 20 us or so
+  const std::atomic<uint32_t>* stop = nullptr;  // nonzero: end; looked at every microsecond or so
   uint64_t max_hits = kUnlimited;               // >= 1
   std::atomic<uint64_t>* progress = nullptr;    // pairs tested are added as they come
   std::function<bool()> poll;                   // called on the caller's thread every 20 ms; true: end

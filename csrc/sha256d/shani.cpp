@@ -141,20 +141,21 @@ WW_INLINE void block2(State& s, Schedule& m) {
 
 }  // namespace
 
-uint32_t scan_shani(const Row& row, uint32_t first, uint32_t count, uint32_t* candidates) {
+uint32_t scan_shani(const Row& row, Run& run) {
   State s;
   Schedule m;
-  uint32_t found = 0;
-  for (uint32_t done = 0; done < count; done += kStreams) {
-    block1(row, first + done, s, m);
+  run.found = 0;
+  uint32_t done = 0;
+  for (; done < run.count && run.found <= kRoom - kStreams && !ended(run); done += kStreams) {
+    block1(row, run.first + done, s, m);
     block2(s, m);
     for (int i = 0; i < kStreams; ++i) {
       const uint32_t e = static_cast<uint32_t>(_mm_cvtsi128_si32(s.cdgh[i])), offset = done + static_cast<uint32_t>(i);
-      if (__builtin_expect(__builtin_bswap32(e + kSha256Init[7]) <= row.tail.target_top, 0) && offset < count)
-        candidates[found++] = offset;
+      if (__builtin_expect(__builtin_bswap32(e + kSha256Init[7]) <= row.tail.target_top, 0) && offset < run.count)
+        run.candidates[run.found++] = offset;
     }
   }
-  return found;
+  return done < run.count ? done : run.count;
 }
 
 }  // namespace ww

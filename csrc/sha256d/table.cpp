@@ -37,11 +37,11 @@ bool has_avx512() {
 
 const Kernel kKernels[] = {
 #if defined(__x86_64__)
-    {"avx512", has_avx512, scan_avx512, 1024, roll_avx512, 16, 32},
-    {"avx2", has_avx2, scan_avx2, 384, roll_avx2, 8, 16},
-    {"shani", has_shani, scan_shani, 384, nullptr, 1, 0},
+    {"avx512", has_avx512, scan_avx512, 1024, roll_avx512, 16},
+    {"avx2", has_avx2, scan_avx2, 384, roll_avx2, 8},
+    {"shani", has_shani, scan_shani, 384, nullptr, 1},
 #endif
-    {"portable", always, scan_portable, 128, roll_portable, 4, 8},
+    {"portable", always, scan_portable, 128, roll_portable, 4},
 };
 
 ww_work test_work(uint8_t target_top) {
@@ -53,15 +53,17 @@ ww_work test_work(uint8_t target_top) {
   return work;
 }
 
+constexpr uint32_t kNever = 0;
+
 // What a kernel finds, one version at a time or several, and what the plain scalar code does.
 std::vector<uint32_t> candidates(const Kernel& kernel, const ww_work& work, uint64_t number, uint32_t versions,
                                  uint32_t first, uint32_t count) {
-  std::vector<uint32_t> found(size_t{count} * versions);
-  found.resize(versions == 1
-                   ? kernel.scan(make_row(work, version_at(work, number)), first, count, found.data())
-                   : kernel.roll(make_rows(work, number, versions), first, count, found.data()));
-  std::sort(found.begin(), found.end());
-  return found;
+  Run run{first, count, {&kNever, &kNever}, 0, {}};
+  const uint32_t done = versions == 1 ? kernel.scan(make_row(work, version_at(work, number)), run)
+                                      : kernel.roll(make_rows(work, number, versions), run);
+  if (done != count) return {done};  // there was room for all
+  std::sort(run.candidates, run.candidates + run.found);
+  return {run.candidates, run.candidates + run.found};
 }
 
 std::vector<uint32_t> expected(const ww_work& work, uint64_t number, uint32_t versions, uint32_t first,
@@ -79,11 +81,12 @@ std::vector<uint32_t> expected(const ww_work& work, uint64_t number, uint32_t ve
 // Nanoseconds for one quantum: the best of a few, so that what interrupts does not count.
 int64_t quantum_ns(const Kernel& kernel) {
   const Row row = make_row(test_work(0), 0);
-  std::vector<uint32_t> candidates(kernel.quantum);
+  Run run{0, kernel.quantum, {&kNever, &kNever}, 0, {}};
   int64_t best = std::numeric_limits<int64_t>::max();
   for (int i = 0; i < 20; ++i) {
     const int64_t begin = now_ns();
-    kernel.scan(row, static_cast<uint32_t>(i), kernel.quantum, candidates.data());
+    run.first = static_cast<uint32_t>(i);
+    kernel.scan(row, run);
     best = std::min(best, now_ns() - begin);
   }
   return best;

@@ -15,10 +15,9 @@ struct Kernel {
   const char* name;
   bool (*supported)();
   ScanFn scan;
-  uint32_t quantum;  // nonces between two looks at the stop flag: some 20 us
+  uint32_t quantum;  // pairs that take some 20 us
   RollFn roll;       // where lanes can hold versions, or else null
   uint32_t lanes;    // of one vector of versions
-  uint32_t rolled_quantum;  // as quantum, but of nonces with kMaxVersions each
 
   // How many of so many versions, left in a rectangle, are best tested side by side; 1: use scan.
   uint32_t side_by_side(uint64_t versions) const {

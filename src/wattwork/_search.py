@@ -155,7 +155,7 @@ def search(
     Raises InvalidInput for a range past 2**32, more versions than the mask makes, threads or max_hits below 1, or
     an unknown device, and UnsupportedISA.
     """
-    rect = _rect(work, first, count, version_first, versions)
+    rect = rectangle(work, first, count, versions=versions, version_first=version_first)
     if device != "cpu":
         raise InvalidInput(f"a search runs on device 'cpu', not on {device!r}; use that.")
     if max_hits is not None and max_hits < 1:
@@ -190,7 +190,20 @@ def on_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def _rect(work: Work, first: int, count: int | None, version_first: int, versions: int | Literal["all"]) -> Rect:
+def versions_side_by_side(isa: str) -> int:
+    """How many versions share a nonce's message schedule where an instruction set rolls them; 1: they gain nothing."""
+    return 1 if isa in PYTHON_ISAS else core.versions_side_by_side(isa)
+
+
+def rectangle(
+    work: Work,
+    first: int = 0,
+    count: int | None = None,
+    *,
+    versions: int | Literal["all"] = 1,
+    version_first: int = 0,
+) -> Rect:
+    """What `search` covers with these arguments; it raises InvalidInput as that does."""
     first, version_first = whole("first", first), whole("version_first", version_first)
     if not 0 <= first <= NONCES:
         raise InvalidInput(f"first must be from 0 to 2**32, not {first}.")

@@ -6,7 +6,7 @@ As in csrc/sha256d/search.cpp, threads claim chunks of one version's row in orde
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from wattwork._search import Rect, Stop, on_main_thread
@@ -97,7 +97,7 @@ class Search:
 
     def finish(self) -> tuple[list[RawHit], list[Rect], int]:
         """Hits by (version number, nonce), rectangles that remain, and pairs tested."""
-        remaining = _joined(self._remaining + self._unclaimed())
+        remaining = joined(self._remaining + self._unclaimed())
         whole = self._rect.count * self._rect.versions
         hashes = whole - sum(rest.count * rest.versions for rest in remaining)
         self._hits.sort(key=lambda placed: (placed[0], placed[1]))
@@ -170,8 +170,8 @@ class Search:
         return rest
 
 
-def _joined(rects: list[Rect]) -> list[Rect]:
-    """Joins what lies end to end in one row."""
+def joined(rects: Iterable[Rect]) -> list[Rect]:
+    """Joins what lies end to end in the same versions."""
     out: list[Rect] = []
     for rect in sorted(rects, key=lambda r: (r.version_first, r.first)):
         last = out[-1] if out else None

@@ -6,7 +6,6 @@ import argparse
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from wattwork import defaults
 from wattwork.engines.base import PRESETS
-from wattwork.errors import InvalidInput, WattworkError
+from wattwork.errors import WattworkError
+from wattwork.outfile import check_writable
 
 if TYPE_CHECKING:
     from wattwork.measure import Progress
@@ -75,7 +75,51 @@ def _parser() -> argparse.ArgumentParser:
     option("--json", type=Path, metavar="FILE", help="write the report there, too ('-': to standard output)")
     option("--quiet", action="store_true", help="show neither progress nor tables")
     compare.set_defaults(command=_compare)
+    _add_hash(commands)
     return parser
+
+
+def _add_hash(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "hash",
+        help="search a block header's nonces, or measure how fast that is",
+        usage="wattwork hash [--header HEX|FILE|-] [OPTION ...]\n"
+        "       wattwork hash --bench [ROUNDS] [--isa NAME] [--threads N] [--json FILE]",
+        description="Searches a block header's nonces, and versions where they may be rolled, for hashes that meet a "
+        "target. Each hit is checked with hashlib, and printed as soon as it is known. Ctrl-C says how to go on. "
+        "Numbers may be decimal, or 0x and hexadecimal.",
+    )
+    option = parser.add_argument_group("what to search").add_argument
+    option(
+        "--header",
+        metavar="HEX|FILE|-",
+        help="80 bytes: as 160 hexadecimal digits, or those or the raw bytes in a file or ('-') on standard input "
+        "(default: the genesis block's)",
+    )
+    option("--first", metavar="N", help="the first nonce (default: 0)")
+    option("--count", metavar="N", help="how many nonces (default: up to the last, 2**32 - 1)")
+    option("--version-mask", metavar="HEX", help="version bits that may be rolled, 1fffe000 by BIP 320 (default: none)")
+    option("--versions", metavar="N|all", help="how many versions of those the mask makes (default: all)")
+    option("--version-first", metavar="N", help="number of the first version; 0 is the header's own (default: 0)")
+    option("--max-hits", metavar="N", help="end at so many (default: never)")
+    group = parser.add_argument_group("what is a hit (default: what meets the header's own bits)")
+    option = group.add_mutually_exclusive_group().add_argument
+    option("--target", metavar="HEX", help="a hash up to this number")
+    option("--bits", metavar="HEX", help="the same in a header's compact form, 1d00ffff for example")
+    option("--difficulty", metavar="X", help="the same as a multiple of difficulty 1")
+    option = parser.add_argument_group("how").add_argument
+    option("--isa", metavar="NAME", help="instruction set, one that `wattwork devices` lists (default: the fastest)")
+    option("--threads", type=int, metavar="N", help="workers (default: the CPUs this process may use; --bench: 1)")
+    option("--json", type=Path, metavar="FILE", help="write the result there, too ('-': to standard output)")
+    option(
+        "--bench",
+        type=int,
+        nargs="?",
+        metavar="ROUNDS",
+        const=defaults.BENCH_ROUNDS,
+        help="search nothing, but measure every instruction set beside OpenSSL and hashlib (default: %(const)s rounds)",
+    )
+    parser.set_defaults(command=_hash)
 
 
 class _Version(argparse.Action):
@@ -96,8 +140,7 @@ def _devices(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    if args.json is not None and str(args.json) != "-":
-        _check_writable(args.json)
+    check_writable(args.json)
     with _interrupts() as interrupted, _progress(quiet=args.quiet) as show:
         from wattwork.measure import compare
         from wattwork.render import make_console, print_report
@@ -124,6 +167,17 @@ def _compare(args: argparse.Namespace) -> int:
     if not args.quiet:
         print_report(report, make_console())
     return 0
+
+
+def _hash(args: argparse.Namespace) -> int:
+    check_writable(args.json)
+    if args.bench is not None:
+        from wattwork import search_bench
+
+        return search_bench.run(args)
+    from wattwork import hash_command
+
+    return hash_command.run(args)
 
 
 @contextmanager
@@ -161,15 +215,3 @@ def _progress(*, quiet: bool) -> Iterator[Progress]:
             bar.update(task, completed=share or 0.0)
 
         yield show
-
-
-def _check_writable(path: Path) -> None:
-    """Before a minute's work, not after it."""
-    if path.is_dir():
-        raise InvalidInput(f"--json {path}: this is a folder; give a file.")
-    if path.exists() and not path.is_file():
-        return
-    try:
-        tempfile.TemporaryFile(dir=path.resolve().parent).close()
-    except OSError as error:
-        raise InvalidInput(f"--json {path}: {error.strerror}; give a file in a writable folder.") from None

@@ -6,3 +6,4 @@ DEVICE = "cpu"
 MODEL = "tiny-15m"  # on two cores its trace window holds tens of requests; smol-135m's, a few
 SECONDS = 10.0  # of each of the five windows: with the rest, within 90 s on two cores
 LOAD = DEFAULT_LOAD
+BENCH_ROUNDS = 5  # of `wattwork hash --bench`: some 12 s, of which OpenSSL takes one each

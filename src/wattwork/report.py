@@ -6,7 +6,6 @@ The JSON Schema is `data/report.schema.json`. `work` in the JSON stands for the 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,6 +13,7 @@ from typing import Any, Literal, get_args
 from wattwork.errors import InvalidInput
 from wattwork.latency import Latency, Yields
 from wattwork.meters.base import KINDS, Energy, Kind
+from wattwork.outfile import write_whole
 from wattwork.report_json import Reader
 
 SCHEMA = "wattwork.report/1"
@@ -205,19 +205,7 @@ class Report:
 
     def save(self, path: str | Path) -> None:
         """Write the JSON. A file is there whole or not at all. InvalidInput if it cannot be written."""
-        text, target = self.to_json(), Path(path).resolve()
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            if target.exists() and not target.is_file():  # a pipe, /dev/stdout: written to, never replaced
-                target.write_text(text, encoding="utf-8")
-                return
-            try:
-                part.write_text(text, encoding="utf-8")
-                part.replace(target)
-            finally:
-                part.unlink(missing_ok=True)
-        except OSError as error:
-            raise InvalidInput(f"the report cannot be written to {path}: {error.strerror}.") from None
+        write_whole(path, self.to_json(), "the report")
 
     @classmethod
     def load(cls, path: str | Path) -> Report:
