@@ -2,9 +2,10 @@
 
 Scaling: for N = 2 to all cores, rounds of one thread, a team of N, and, as the control, N processes of one thread each
 at once, interleaved; medians of the rounds' own ratios, over the rounds in which other programs had less than 2% of the
-machine where there are three or more, and `rounds` says over how many. `of N x one` is the team's rate over N times
-that of one thread; `processes` the same of the control: what the machine's cores give when they work at once; `of
-processes` is the one over the other, the search's own part. `busy` is the share of N cores' time the team had.
+machine where there are three or more, and `rounds` says over how many. `of N x one`: the team's rate over N times that
+of one thread; `processes`: the same of the control, what the machine's cores give when they work at once; `of
+processes`: the one over the other, the search's own part. `per CPU s`: the team's pairs per second of processor time
+over one thread's. `busy`: the share of the time that the team's threads had a core, and the control's processes.
 
 Stopping: a sleeping thread wakes at a random moment of a long search, notes the time and sets the word; measured until
 ww_search has returned. `free` is how many cores the searching threads leave to that thread.
@@ -55,7 +56,7 @@ def kinds():
 def scaling(program, cores, rounds):
     isa = isas()[0]
     print(f"{isa:10}{'':8}{'search, ms':>11}{'threads':>9}{'MH/s':>9}{'of N x one':>12}{'processes':>11}"
-          f"{'of processes':>14}{'busy':>7}{'others':>8}{'rounds':>8}")  # fmt: skip
+          f"{'of processes':>14}{'per CPU s':>11}{'busy':>13}{'others':>8}{'rounds':>8}")  # fmt: skip
     for kind in [kind for named, kind in kinds() if named == isa]:
         for ms in SIZES_MS:
             for n in range(2, cores + 1):
@@ -67,10 +68,12 @@ def scaling(program, cores, rounds):
                 team = median(r["team"] / n / r["one"] for r in quiet)
                 processes = median(r["processes"] / n / r["one"] for r in quiet)
                 ours = median(r["team"] / r["processes"] for r in quiet)
-                rate, busy, others = (median(r[name] for r in quiet) for name in ("team", "busy", "others"))
+                names = ("team", "of_cpu", "busy", "processes_busy", "others")
+                rate, of_cpu, busy, apart_busy, others = (median(r[name] for r in quiet) for name in names)
                 short = f"   below {SCALING}" if ms == SIZES_MS[0] and max(team, ours) < SCALING else ""
                 print(f"{'':10}{kind:8}{ms:11}{n:9}{rate / 1e6:9.1f}{team:12.3f}{processes:11.3f}{ours:14.3f}"
-                      f"{busy:7.3f}{others:8.1%}{len(quiet):5}/{len(of_rounds)}{short}", flush=True)  # fmt: skip
+                      f"{of_cpu:11.3f}{busy:7.3f}{apart_busy:6.3f}{others:8.1%}{len(quiet):5}/{len(of_rounds)}{short}",
+                      flush=True)  # fmt: skip
 
 
 def stopping(program, cores, trials):

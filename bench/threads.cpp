@@ -3,6 +3,7 @@
 //     threads scale ISA VERSIONS THREADS ROUNDS MS     rates on one thread, on THREADS, and of as many processes, and
 //                                                      what part of the machine other programs had in each round
 //     threads stop  ISA VERSIONS THREADS TRIALS        nanoseconds from setting the stop word to ww_search's return
+#include <semaphore.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -80,6 +81,8 @@ class Processes {
   explicit Processes(uint32_t n) : n_(n) {
     void* memory = mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     shared_ = new (memory) Shared;
+    for (uint32_t i = 0; i < n; ++i) sem_init(&shared_->begin[i], 1, 0);
+    sem_init(&shared_->done, 1, 0);
     for (uint32_t i = 0; i < n; ++i)
       if (fork() == 0) child(i);
   }
@@ -92,10 +95,15 @@ class Processes {
   // The sum of their rates, each over its own seconds, in nonces per second.
   double rate(uint64_t nonces, int searches) {
     begin(nonces, searches);
-    while (shared_->done.load() < n_) pause();
+    for (uint32_t i = 0; i < n_; ++i) sem_wait(&shared_->done);
     double sum = 0;
     for (uint32_t i = 0; i < n_; ++i) sum += static_cast<double>(nonces) * searches / shared_->seconds[i];
     return sum;
+  }
+  double busy() const {  // the share of their time that they had a core
+    double cpu = 0, wall = 0;
+    for (uint32_t i = 0; i < n_; ++i) cpu += shared_->round_cpu_s[i], wall += shared_->seconds[i];
+    return cpu / wall;
   }
   double cpu_s() const {
     double sum = 0;
@@ -105,27 +113,24 @@ class Processes {
 
  private:
   struct Shared {
-    std::atomic<uint32_t> round{0}, done{0};
+    sem_t begin[1024], done;  // so that who waits takes no core from who is measured
     uint64_t nonces = 0;
     int searches = 0;
-    double seconds[1024], cpu_s[1024];
+    double seconds[1024], cpu_s[1024], round_cpu_s[1024];
   };
 
-  // std::atomic's own wait is for threads of one process: processes ask again.
-  static void pause() { std::this_thread::sleep_for(std::chrono::microseconds(50)); }
   void begin(uint64_t nonces, int searches) {
     shared_->nonces = nonces, shared_->searches = searches;
-    shared_->done = 0;
-    ++shared_->round;
+    for (uint32_t i = 0; i < n_; ++i) sem_post(&shared_->begin[i]);
   }
   [[noreturn]] void child(uint32_t i) {
-    for (uint32_t round = 0;;) {
-      while (shared_->round.load() == round) pause();
-      round = shared_->round.load();
+    for (;;) {
+      sem_wait(&shared_->begin[i]);
       if (shared_->nonces == 0) _exit(0);
       shared_->seconds[i] = timed_s(shared_->nonces, 1, shared_->searches);
+      shared_->round_cpu_s[i] = ::cpu_s() - shared_->cpu_s[i];
       shared_->cpu_s[i] = ::cpu_s();
-      ++shared_->done;
+      sem_post(&shared_->done);
     }
   }
 
@@ -149,22 +154,26 @@ void scale(uint32_t threads, int rounds, double ms) {
   const double pairs = static_cast<double>(nonces * versions) * searches;
   Processes processes(threads);
   timed_s(threads * nonces, threads, 1);
-  std::vector<double> one, team, apart, busy, others;
+  std::vector<double> one, team, apart, of_cpu, busy, apart_busy, others;
   for (int i = 0; i < rounds; ++i) {
-    const double begin = machine_cpu_s(), own = cpu_s() + processes.cpu_s();
+    const double begin = machine_cpu_s(), own_before = cpu_s(), own = own_before + processes.cpu_s();
     const int64_t begin_ns = now_ns();
     one.push_back(pairs / timed_s(nonces, 1, searches));
-    const double before = cpu_s(), seconds = timed_s(threads * nonces, threads, searches);
+    const double before = cpu_s(), seconds = timed_s(threads * nonces, threads, searches), cpu = cpu_s() - before;
     team.push_back(threads * pairs / seconds);
-    busy.push_back((cpu_s() - before) / seconds / threads);
+    of_cpu.push_back(threads * (before - own_before) / cpu);
+    busy.push_back(cpu / seconds / threads);
     apart.push_back(processes.rate(nonces, searches) * static_cast<double>(versions));
+    apart_busy.push_back(processes.busy());
     const double cores_s = std::thread::hardware_concurrency() * static_cast<double>(now_ns() - begin_ns) * 1e-9;
     others.push_back((machine_cpu_s() - begin - (cpu_s() + processes.cpu_s() - own)) / cores_s);
   }
   std::printf("{");
   list("one", one), std::printf(", ");
   list("team", team), std::printf(", ");
+  list("of_cpu", of_cpu), std::printf(", ");
   list("busy", busy), std::printf(", ");
+  list("processes_busy", apart_busy), std::printf(", ");
   list("others", others), std::printf(", ");
   list("processes", apart), std::printf("}\n");
 }
