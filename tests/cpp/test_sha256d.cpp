@@ -88,7 +88,8 @@ static void small_searches_start_no_threads() {
     return std::distance(begin(all), end(all));
   };
   const auto before = threads();
-  for (const Kernel* kernel : usable_kernels()) search(make_work(0), {0, 8 * kernel->quantum - 1, 0, 1}, *kernel, 8, {});
+  for (const Kernel* kernel : usable_kernels())
+    search(make_work(0), {0, 8 * kernel->quantum - 1, 0, 1}, *kernel, 8, {});
   CHECK(threads() == before);
   search(make_work(0), {0, 8 * usable_kernels()[0]->quantum, 0, 1}, *usable_kernels()[0], 8, {});
   CHECK(threads() > before);  // a sanitizer may start one of its own with the first

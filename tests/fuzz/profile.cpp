@@ -121,7 +121,7 @@ void fuzz_profile(Input& in) {
 
   bool good = are_figures(switch_s) && are_figures(switch_j);
   for (const Array& column : columns) good = good && are_figures(column);
-  for (uint32_t mode = 0; mode < modes; ++mode) good = good && are_loads(load.data.get() + size_t{mode} * levels, levels);
+  for (size_t mode = 0; mode < modes; ++mode) good = good && are_loads(load.data.get() + mode * levels, levels);
   CHECK(ww_profile_check(&p) == (good ? WW_OK : WW_E_INVALID));
 
   for (int i = 0; i < 8; ++i) check_reads(in, p, columns, static_cast<uint32_t>(in.below(modes)), good);

@@ -129,8 +129,9 @@ Case make_case(Input& in) {
   // The target is what one of the pairs has for a hash, or one less.
   if (in.one_in(8) && valid(c) && area(c.rect)) {
     const uint64_t number = c.rect.version_first + in.u32() % c.rect.versions;
-    const auto hash = reference::sha256d(c.work.header, reference::version_at(c.work.header, c.work.version_mask, number),
-                                         static_cast<uint32_t>(c.rect.first + in.u32() % c.rect.count));
+    const uint32_t version = reference::version_at(c.work.header, c.work.version_mask, number);
+    const auto nonce = static_cast<uint32_t>(c.rect.first + in.u32() % c.rect.count);
+    const auto hash = reference::sha256d(c.work.header, version, nonce);
     std::copy(hash.begin(), hash.end(), c.work.target);
     if (in.one_in(2) && c.work.target[0]) --c.work.target[0];
   }
@@ -254,8 +255,10 @@ void check_hits(const Case& c, const Answer& answer, const std::vector<ww_rect>&
   for (const ww_rect& cell : tested)
     for (uint64_t number = cell.version_first; number < cell.version_first + cell.versions; ++number) {
       const uint32_t version = reference::version_at(w.header, w.version_mask, number);
-      for (uint64_t nonce = cell.first; nonce < cell.first + cell.count; ++nonce)
-        hits += reference::at_most(reference::sha256d(w.header, version, static_cast<uint32_t>(nonce)).data(), w.target);
+      for (uint64_t nonce = cell.first; nonce < cell.first + cell.count; ++nonce) {
+        const auto hash = reference::sha256d(w.header, version, static_cast<uint32_t>(nonce));
+        hits += reference::at_most(hash.data(), w.target);
+      }
     }
   CHECK(hits == answer.hits.size());
 }
