@@ -55,7 +55,7 @@ sanitize: $(STAMPS)/tools
 fuzz: $(STAMPS)/tools
 	tests/fuzz/run.sh $(SECONDS)
 
-# make bench       the search beside OpenSSL and hashlib, its threads; the C ABI's cost per call; the scheduler's per step
+# make bench       the search beside OpenSSL and hashlib, its threads; the C ABI's cost per call; the scheduler's
 bench: $(INSTALLED)
 	$(BIN)/python bench/bench_search.py
 	$(BIN)/python bench/bench_threads.py
