@@ -14,7 +14,9 @@ INSTALLED := $(STAMPS)/installed
 # What pyproject.toml names; `pip install --no-deps` below leaves it to this.
 DEPENDENCIES := $(shell sed -n 's/^dependencies = \[\(.*\)\]/\1/p' pyproject.toml | tr -d ',')
 
-.PHONY: help run test test-long test-emulated test-torch test-pure lint sanitize bench bench-decoder clean install
+SECONDS ?= 600
+
+.PHONY: help run test test-long test-emulated test-torch test-pure lint sanitize fuzz bench bench-decoder clean install
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
@@ -29,6 +31,7 @@ test: $(INSTALLED)
 # make test-long   what takes minutes
 test-long: $(INSTALLED)
 	WATTWORK_REQUIRE_CORE=1 $(BIN)/python -m pytest -m long
+	tests/fuzz/run.sh 120
 
 # make test-emulated   AArch64 and older x86 under qemu; fetches (130 MB) what the PATH lacks, without root
 test-emulated: $(INSTALLED) $(STAMPS)/emulators
@@ -53,9 +56,14 @@ sanitize: $(STAMPS)/tools
 	tests/sanitize.sh address,undefined
 	tests/sanitize.sh thread
 
-# make bench       the search beside OpenSSL and hashlib; the C ABI's cost per call; what the scheduler adds to a step
+# make fuzz    the C ABI under ASan+UBSan with inputs made up, for SECONDS=600
+fuzz: $(STAMPS)/tools
+	tests/fuzz/run.sh $(SECONDS)
+
+# make bench       the search beside OpenSSL and hashlib, its threads; the C ABI's cost per call; the scheduler's
 bench: $(INSTALLED)
 	$(BIN)/python bench/bench_search.py
+	$(BIN)/python bench/bench_threads.py
 	$(BIN)/python bench/bench_embed.py
 	$(BIN)/python bench/bench_scheduler.py
 

@@ -24,6 +24,7 @@ template <class F> int guarded(F&& f) {
 
 int search(const ww_work& work, const ww_rect& rect, const char* isa, int threads, const ww_stop* stop, ww_hit* hits,
            size_t hits_capacity, ww_rect* remaining, ww_result& result) {
+  if (isa && !*isa) return WW_E_ISA;  // an empty name is not the choice left open
   const ww::Kernel& kernel = ww::choose_kernel(isa ? isa : "");
   ww::Controls controls;
   if (stop) controls.stop = ww::as_stop(&stop->word);
@@ -76,7 +77,7 @@ int ww_self_test(const char* isa) {
 
 int ww_work_init(ww_work* work, const uint8_t header[80], uint32_t version_mask) {
   if (!work || !header) return WW_E_INVALID;
-  std::memcpy(work->header, header, 80);
+  std::memmove(work->header, header, 80);  // the header may be the work's own
   work->version_mask = version_mask;
   return ww::target_from_bits(ww::header_bits(*work), work->target) ? WW_OK : WW_E_INVALID;
 }

@@ -11,11 +11,13 @@ constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
 
 double at(const double* figures, size_t i) { return figures ? figures[i] : kUnknown; }
 
-// A known level is taken as it is: beside an unknown one it must not become unknown, too.
+// From level i a share of the way down to the level below. A known level is taken as it is: beside an unknown one it
+// must not become unknown, too. Between two the figure is unknown if one of them is, and rounding leads past neither.
 double between(const double* figures, size_t i, double share) {
-  if (share == 0) return at(figures, i);
-  if (share == 1) return at(figures, i + 1);
-  return at(figures, i) + share * (at(figures, i + 1) - at(figures, i));
+  const double above = at(figures, i);
+  if (share == 0) return above;
+  const double below = at(figures, i - 1), figure = above + share * (below - above);
+  return above < below ? std::min(figure, below) : std::max(figure, below);
 }
 
 bool are_loads(const double* load, uint32_t n) {
@@ -53,9 +55,8 @@ int ww_profile_at(const ww_profile* p, uint32_t mode, double load, ww_point* poi
   const double* end = begin + p->n_levels;
   if (!(load >= begin[0] && load <= end[-1])) return WW_E_INVALID;
   const double* above = std::lower_bound(begin, end, load);
-  const double* below = above == begin ? begin : above - 1;
-  const double share = above == below ? 0 : (load - *below) / (*above - *below);
-  const auto i = static_cast<size_t>(below - p->load);
+  const double share = *above == load ? 0 : (*above - load) / (*above - above[-1]);
+  const auto i = static_cast<size_t>(above - p->load);
   *point = {between(p->watts, i, share), between(p->units_per_s, i, share), between(p->sigma_w, i, share),
             between(p->sigma_units_per_s, i, share)};
   return WW_OK;

@@ -310,29 +310,53 @@ def test_searches_side_by_side():
     assert [result.hits for result in results] == [whole] * 4
 
 
+# Lengths about those of a vector, and of several.
+LENGTHS = sorted({0, 1, *(lanes + more for lanes in (4, 8, 16, 32, 64, 128) for more in (-1, 0, 1))})
+EVERY_PAIR, TODAY, ONE_OF_THE_HASHES = MAX_TARGET, 0x377AE << 8 * 20, "one of the hashes"
+
+
 @st.composite
 def works_and_rects(draw):
-    bits = draw(st.integers(1, 256))
-    work = Work.from_header(
-        draw(st.binary(min_size=80, max_size=80)),
-        target=draw(st.integers(1, 2**bits - 1)),
-        version_mask=draw(st.integers(0, 2**32 - 1)),
-    )
-    first = draw(st.one_of(st.integers(0, END), st.integers(END - 300, END)))
-    version_first = draw(st.integers(0, work.versions))
-    count = min(draw(st.integers(0, 200)), END - first)
-    most = 100 if count <= 20 else 5  # many versions: side by side, and what is left over
-    versions = min(draw(st.integers(0, most)), work.versions - version_first)
-    return work, Rect(first, count, version_first, versions)
+    """Any header; a target from all that there are to today's, or just met or missed; up to some 1,000 pairs."""
+    few_bits = st.sets(st.integers(0, 31), max_size=6).map(lambda bits: sum(1 << bit for bit in bits))
+    mask = draw(few_bits | st.integers(0, 2**32 - 1))
+    work = Work.from_header(draw(st.binary(min_size=80, max_size=80)), target=1, version_mask=mask)
+    count = draw(st.sampled_from(LENGTHS) | st.integers(0, 200))
+    first = draw(st.just(END - count) | st.integers(0, END - count))
+    most = min(work.versions, 100 if count <= 20 else 5)  # many versions: side by side, and what is left over
+    versions = draw(st.just(most) | st.integers(0, most))
+    if count <= 20 and work.versions <= 64 and draw(st.booleans()):
+        versions = work.versions
+    version_first = draw(st.integers(0, work.versions - versions))
+    rect = Rect(first, count, version_first, versions)
+
+    target = draw(st.sampled_from([EVERY_PAIR, TODAY, ONE_OF_THE_HASHES]) | st.integers(1, 256).map(lambda n: 2**n - 1))
+    if target == ONE_OF_THE_HASHES:
+        nonce, number = first + draw(st.integers(0, max(count - 1, 0))), version_first + versions // 2
+        field = {"nonce": nonce % END, "version": work.version_at(number % work.versions)}
+        target = int.from_bytes(sha256d(work.header_with(**field)), "little") - draw(st.integers(0, 1))
+    return Work.from_header(work.header, target=target, version_mask=mask), rect
 
 
-@settings(deadline=None, max_examples=60)
-@given(works_and_rects(), st.sampled_from(isas()))
-def test_random_work(work_and_rect, isa):
-    work, rect = work_and_rect
+def assert_random_work_as_hashlib(isa, work, rect):
     result = search(work, **rect._asdict(), isa=isa)
     assert result.hits == oracle(work, *rect)
-    assert result.hashes == rect.count * rect.versions
+    assert (result.hashes, result.remaining) == (rect.count * rect.versions, ())
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("isa", NATIVE)
+@settings(deadline=None, max_examples=300)
+@given(work_and_rect=works_and_rects())
+def test_random_work(isa, work_and_rect):
+    assert_random_work_as_hashlib(isa, *work_and_rect)
+
+
+@pytest.mark.parametrize("isa", [isa for isa in isas() if isa in PYTHON_ISAS])
+@settings(deadline=None, max_examples=40)
+@given(work_and_rect=works_and_rects())
+def test_random_work_in_python(isa, work_and_rect):
+    assert_random_work_as_hashlib(isa, *work_and_rect)
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ namespace ww {
 namespace {
 
 constexpr int64_t kPollNs = 20'000'000;
-// A quantum is some 20 us of one thread. A thread is worth waking for four of them; chunks are claimed some 16 to a
-// thread, within these bounds.
-constexpr uint64_t kQuantaPerThread = 4, kChunksPerThread = 16, kMinQuanta = 2, kMaxQuanta = 64;
+// A quantum is some 20 us of one thread. A thread is worth waking for four of them; chunks are claimed some 64 to a
+// thread, within these bounds: at a search's end its threads wait for the last one's chunk, and a claim costs little.
+constexpr uint64_t kQuantaPerThread = 4, kChunksPerThread = 64, kMinQuanta = 1, kMaxQuanta = 8;
 
 // Rectangles are at most 2^32 x 2^32: their number of pairs saturates instead of wrapping.
 uint64_t pairs(const Rect& r) {

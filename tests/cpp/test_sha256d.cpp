@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <new>
@@ -120,6 +121,20 @@ static void runs_end_early(const Kernel& kernel) {
     CHECK(run_from(some, *run) < 64);  // the word is still up: what was begun, at most
     words[which] = 0;
   }
+}
+
+// Helper threads start when first wanted: eight quanta are worth two threads, one pair less is not. To be called first.
+static void small_searches_start_no_threads() {
+  const auto threads = [] {
+    const std::filesystem::directory_iterator all("/proc/self/task");
+    return std::distance(begin(all), end(all));
+  };
+  const auto before = threads();
+  for (const Kernel* kernel : usable_kernels())
+    search(make_work(0), {0, 8 * kernel->quantum - 1, 0, 1}, *kernel, 8, {});
+  CHECK(threads() == before);
+  search(make_work(0), {0, 8 * usable_kernels()[0]->quantum, 0, 1}, *usable_kernels()[0], 8, {});
+  CHECK(threads() > before);  // a sanitizer may start one of its own with the first
 }
 
 static void stopped_and_taken_up(const Kernel& kernel, const Rect& rect, int threads, unsigned seed) {
@@ -258,6 +273,7 @@ static void job_tiles(const Kernel& kernel) {
 
 int main() {
   known_answer();
+  small_searches_start_no_threads();
   CHECK(usable_kernels().size() == supported_kernels().size());  // none failed its self-test
   for (const Kernel* kernel : usable_kernels()) {
     CHECK(self_test(*kernel));

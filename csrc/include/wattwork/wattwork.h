@@ -79,8 +79,8 @@ WW_API int ww_self_test(const char* isa);
 WW_API int ww_work_init(ww_work* work, const uint8_t header[80], uint32_t version_mask);
 
 /* Tests every pair of the rectangle exactly once, until done, stopped (stop may be NULL), or hits_capacity (>= 1) hits
- * are found. isa NULL: $WATTWORK_ISA, or else the fastest. threads 0: as many CPUs as this process may use. `remaining`
- * needs room for the threads and three more, or nothing is searched (WW_E_CAPACITY). */
+ * are found. isa NULL: $WATTWORK_ISA, or else the fastest. threads 0: as many CPUs as this process may use; at most
+ * 65536. `remaining` needs room for the threads and three more, or nothing is searched (WW_E_CAPACITY). */
 WW_API int ww_search(const ww_work* work, const ww_rect* rect, const char* isa, uint32_t threads, const ww_stop* stop,
                      ww_hit* hits, size_t hits_capacity, ww_rect* remaining, size_t remaining_capacity,
                      ww_result* result);
