@@ -72,7 +72,7 @@ struct Worker {
   std::vector<Placed> hits;
   std::vector<Rect> remaining;
   std::vector<Placed> same_nonce;
-  Run run{};
+  Run run;  // its candidates are not worth clearing
   uint64_t number = ~uint64_t{0};  // of what follows, which the next chunk is likely to want again
   uint32_t versions = 0;
   Row row{};
