@@ -25,9 +25,10 @@ constexpr int kIndexBits = 32;
 constexpr uint64_t index_of(uint64_t ticket) { return static_cast<uint32_t>(ticket); }
 constexpr uint64_t count_of(uint64_t ticket) { return ticket >> kIndexBits; }
 
-// Spins before a helper sleeps: some 30 us. Longer than the gap between two layers of a decoder, shorter than
-// anything a second pool on the same cores would notice.
-constexpr int kSpins = 1000;
+// How long a thread spins before it sleeps. Longer than the gap between two layers of a decoder, and than a preempted
+// worker is away for a thread that only submits a request: waking a virtual processor that went to sleep takes some 30
+// us. Shorter than anything a second pool on the same cores would notice.
+constexpr int64_t kSpinNs = 50'000;
 
 inline void pause() {
 #if defined(__x86_64__)
@@ -35,6 +36,16 @@ inline void pause() {
 #elif defined(__aarch64__)
   asm volatile("isb" ::: "memory");
 #endif
+}
+
+// Spins until `done` is true, for kSpinNs at most; whether it is. (A pause is 40 cycles on one processor, 140 on another.)
+template <class F> bool spin_until(F&& done) {
+  for (const int64_t end = now_ns() + kSpinNs; now_ns() < end;)
+    for (int i = 0; i < 16; ++i) {
+      if (done()) return true;
+      pause();
+    }
+  return done();
 }
 
 }  // namespace
@@ -79,9 +90,7 @@ struct TeamState {
       const uint32_t before = phase.load(std::memory_order_acquire);
       if (dismissed.load(std::memory_order_acquire)) return;
       work();
-      int spins = 0;
-      while (phase.load(std::memory_order_acquire) == before && spins < kSpins) pause(), ++spins;
-      if (spins == kSpins) {
+      if (!spin_until([&] { return phase.load(std::memory_order_acquire) != before; })) {
         sleepers.fetch_add(1, std::memory_order_seq_cst);
         phase.wait(before, std::memory_order_seq_cst);
         sleepers.fetch_sub(1, std::memory_order_relaxed);
@@ -243,12 +252,9 @@ void Team::run_raw(int n, void (*fn)(void*, int), void* ctx) {
   s.next_phase();
   s.work();
   const auto all = static_cast<uint32_t>(n);
-  for (int spins = 0;; ++spins) {
-    const uint32_t done = s.done.load(std::memory_order_acquire);
-    if (done == all) break;
-    if (spins < kSpins) pause();
-    else s.done.wait(done, std::memory_order_acquire);
-  }
+  if (!spin_until([&] { return s.done.load(std::memory_order_acquire) == all; }))
+    for (uint32_t done; (done = s.done.load(std::memory_order_acquire)) != all;)
+      s.done.wait(done, std::memory_order_acquire);
   s.busy = false;
   if (s.failed.exchange(false, std::memory_order_acq_rel)) std::rethrow_exception(std::exchange(s.error, nullptr));
 }
