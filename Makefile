@@ -64,6 +64,7 @@ fuzz: $(STAMPS)/tools
 bench: $(INSTALLED)
 	$(BIN)/python bench/bench_search.py
 	$(BIN)/python bench/bench_threads.py
+	$(BIN)/python bench/bench_yield.py
 	$(BIN)/python bench/bench_embed.py
 	$(BIN)/python bench/bench_scheduler.py
 

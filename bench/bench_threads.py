@@ -33,13 +33,12 @@ QUIET = 0.02  # what other programs may have of the machine in a round that coun
 SIZES_MS = (400, 20, 2)  # of a search: the shorter, the more its beginning and end weigh
 
 
-def build(folder):
+def build(source, folder):
     """The program, built with the compiler that built Python's extensions."""
-    program, library = folder / "threads", Path(wattwork.library_path())
+    program, library, here = folder / "program", Path(wattwork.library_path()), Path(__file__).parent
     compiler = shlex.split(os.environ.get("CXX") or sysconfig.get_config_var("CXX"))[0]
-    command = [compiler, "-std=c++20", "-O2", "-pthread", f"-I{wattwork.include_dir()}"]
-    source = Path(__file__).with_name("threads.cpp")
-    subprocess.run([*command, source, library, f"-Wl,-rpath,{library.parent}", "-o", program], check=True)
+    command = [compiler, "-std=c++20", "-O2", "-pthread", f"-I{wattwork.include_dir()}", f"-I{here.parent / 'csrc'}"]
+    subprocess.run([*command, here / source, library, f"-Wl,-rpath,{library.parent}", "-o", program], check=True)
     return program
 
 
@@ -94,7 +93,7 @@ def main():
     args = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
-        program = build(Path(folder))
+        program = build("threads.cpp", Path(folder))
         print(f"{cores} cores, load {os.getloadavg()[0]:.2f} of the last minute; {args.rounds} rounds; "
               f"{args.trials} trials")  # fmt: skip
         if cores > 1:
