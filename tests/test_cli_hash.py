@@ -14,7 +14,8 @@ import pytest
 from headers import GENESIS, mainnet_headers, oracle
 
 from wattwork._native import HAVE_CORE
-from wattwork._search import NONCES, Rect, isas, versions_side_by_side
+from wattwork._search import isas, versions_side_by_side
+from wattwork.rectangle import NONCES, Rect
 from wattwork.work import Work, difficulty_to_target
 
 COMMAND = [sys.executable, "-m", "wattwork", "hash"]

@@ -7,9 +7,11 @@ from random import Random
 import pytest
 from headers import GENESIS, oracle, sha256d
 
-from wattwork._search import NONCES, PYTHON_ISAS, Rect, Stop, isas, search
+from wattwork._search import PYTHON_ISAS, isas, search
 from wattwork.errors import UnsupportedISA
 from wattwork.job import HITS_KEPT, STRETCH, Job
+from wattwork.rectangle import NONCES, Rect
+from wattwork.stop import Stop
 from wattwork.work import Work
 
 WORK = Work.from_header(GENESIS, target=2**240, version_mask=0x6000)

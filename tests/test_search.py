@@ -16,8 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wattwork._native import HAVE_CORE
-from wattwork._search import PYTHON_ISAS, Rect, Stop, isas, search
+from wattwork._search import PYTHON_ISAS, isas, search
 from wattwork.errors import InvalidInput, UnsupportedISA
+from wattwork.rectangle import Rect
+from wattwork.stop import Stop
 from wattwork.work import MAX_TARGET, Work
 
 FAST = [isa for isa in isas() if isa != "numpy"]
@@ -412,7 +414,8 @@ def test_ctrl_c(isa, endless):
     code = (
         "from headers import GENESIS\n"
         "from wattwork.job import Job\n"
-        "from wattwork._search import Stop, search\n"
+        "from wattwork._search import search\n"
+        "from wattwork.stop import Stop\n"
         "from wattwork.work import Work\n"
         "WORK = Work.from_header(GENESIS, target=1)\n"
         f"search(WORK, 0, 1, isa={isa!r})  # so that what it imports late is there\n"

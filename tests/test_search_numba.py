@@ -7,7 +7,7 @@ import threading
 
 from headers import GENESIS
 
-from wattwork._search import Stop
+from wattwork.stop import Stop
 from wattwork.work import Work
 
 WORK = Work.from_header(GENESIS, target=1)

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wattwork import sliced_search
-from wattwork._search import Rect, isas, rectangle, search, versions_side_by_side
+from wattwork._search import isas, search, versions_side_by_side
+from wattwork.rectangle import Rect, rectangle
 from wattwork.sliced_search import SlicedSearch, cut
 from wattwork.work import MAX_TARGET, Work
 

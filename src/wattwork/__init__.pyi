@@ -1,6 +1,4 @@
-from wattwork._search import Hit as Hit
 from wattwork._search import SearchResult as SearchResult
-from wattwork._search import Stop as Stop
 from wattwork._search import isas as isas
 from wattwork._search import search as search
 from wattwork.device import Device as Device
@@ -20,6 +18,7 @@ from wattwork.job import Job as Job
 from wattwork.measure import compare as compare
 from wattwork.meters import Energy as Energy
 from wattwork.meters import Meter as Meter
+from wattwork.rectangle import Hit as Hit
 from wattwork.report import PhaseResult as PhaseResult
 from wattwork.report import Report as Report
 from wattwork.report import Switch as Switch
@@ -27,6 +26,7 @@ from wattwork.scheduler import Handle as Handle
 from wattwork.scheduler import Sampling as Sampling
 from wattwork.scheduler import Scheduler as Scheduler
 from wattwork.scheduler import SchedulerConfig as SchedulerConfig
+from wattwork.stop import Stop as Stop
 from wattwork.trace import Trace as Trace
 from wattwork.trace import packaged_trace as packaged_trace
 from wattwork.trace import read_trace as read_trace

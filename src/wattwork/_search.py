@@ -1,46 +1,25 @@
 """The nonce search: every (nonce, version) pair of a rectangle tested exactly once.
 
-The module is not named `search`: importing it would put itself in the place of the function `wattwork._search`.
+The module is not named `search`: importing it would put itself in the place of the function `wattwork.search`.
 """
 
-import ctypes
 import os
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from wattwork._native import HAVE_CORE, core
-from wattwork.errors import InvalidInput, UnsupportedISA, whole
+from wattwork.errors import InvalidInput, UnsupportedISA
 from wattwork.machine import check_threads, default_threads
+from wattwork.rectangle import Hit, Rect, rectangle
+from wattwork.stop import Stop, on_main_thread
 from wattwork.work import Work
 
-NONCES = 2**32
 UNLIMITED = 2**64 - 1
 PYTHON_ISAS = ("numba", "numpy")  # not the core's
-
-
-class Hit(NamedTuple):
-    """A pair that meets the target. `hash` is the 32 bytes as `hashlib` gives them; `version` the field hashed."""
-
-    nonce: int
-    version: int
-    hash: bytes
-
-
-class Rect(NamedTuple):
-    """Nonces [first, first + count) x version numbers [version_first, version_first + versions).
-
-    `search(work, **rect._asdict())` searches it.
-    """
-
-    first: int
-    count: int  # type: ignore[assignment]  # hides tuple.count, which a rectangle has no use for
-    version_first: int
-    versions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,40 +35,6 @@ class SearchResult:
     seconds: float
     remaining: tuple[Rect, ...]
     isa: str
-
-
-class Stop:
-    """One word of C memory that ends the searches that watch it; set it from any thread, or from C at `address`."""
-
-    __slots__ = ("_word",)
-
-    def __init__(self) -> None:
-        self._word = ctypes.c_uint32(0)
-
-    @classmethod
-    def at(cls, address: int) -> "Stop":
-        """The word that lies there already; its owner keeps it alive."""
-        stop = cls.__new__(cls)
-        stop._word = ctypes.c_uint32.from_address(address)
-        return stop
-
-    def set(self) -> None:
-        """End the searches that watch it, and those that will until `clear()`."""
-        self._word.value = 1
-
-    def clear(self) -> None:
-        """Let searches run again."""
-        self._word.value = 0
-
-    @property
-    def is_set(self) -> bool:
-        """Whether the word is not 0."""
-        return self._word.value != 0
-
-    @property
-    def address(self) -> int:
-        """Where the word is: a `uint32_t`, valid as long as this object lives."""
-        return ctypes.addressof(self._word)
 
 
 def isas() -> tuple[str, ...]:
@@ -180,47 +125,11 @@ def search(
     return SearchResult(tuple(map(Hit._make, raw)), hashes, seconds, tuple(map(Rect._make, rest)), chosen)
 
 
-def core_threads(threads: int | None) -> int:
-    """The thread count as the core takes it: 0 lets it choose. Raises InvalidInput."""
-    return check_threads(threads) or 0
-
-
-def on_main_thread() -> bool:
-    """Whether signal handlers run on this thread."""
-    return threading.current_thread() is threading.main_thread()
-
-
 def versions_side_by_side(isa: str) -> int:
     """How many versions share a nonce's message schedule where an instruction set rolls them; 1: they gain nothing."""
     return 1 if isa in PYTHON_ISAS else core.versions_side_by_side(isa)
 
 
-def rectangle(
-    work: Work,
-    first: int = 0,
-    count: int | None = None,
-    *,
-    versions: int | Literal["all"] = 1,
-    version_first: int = 0,
-) -> Rect:
-    """What `search` covers with these arguments; it raises InvalidInput as that does."""
-    first, version_first = whole("first", first), whole("version_first", version_first)
-    if not 0 <= first <= NONCES:
-        raise InvalidInput(f"first must be from 0 to 2**32, not {first}.")
-    count = NONCES - first if count is None else whole("count", count)
-    if not 0 <= count <= NONCES - first:
-        raise InvalidInput(
-            f"nonces end at 2**32: from {first} on, count must be from 0 to {NONCES - first}, not {count}."
-        )
-    if not 0 <= version_first <= work.versions:
-        raise InvalidInput(
-            f"the version mask makes {work.versions} versions: version_first must be up to that, not {version_first}."
-        )
-    left = work.versions - version_first
-    number = left if versions == "all" else whole("versions", versions)
-    if not 0 <= number <= left:
-        raise InvalidInput(
-            f"from version number {version_first} on, the version mask makes {left}: "
-            f'versions must be "all" or a number up to that, not {versions!r}.'
-        )
-    return Rect(first, count, version_first, number)
+def core_threads(threads: int | None) -> int:
+    """The thread count as the core takes it: 0 lets it choose. Raises InvalidInput."""
+    return check_threads(threads) or 0

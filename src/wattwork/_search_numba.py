@@ -14,8 +14,8 @@ from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from wattwork._search import Stop
 from wattwork._search_numpy import INIT, ROUND
+from wattwork.stop import Stop
 
 Words = NDArray[np.uint32]
 u32 = np.uint32

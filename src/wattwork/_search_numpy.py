@@ -7,7 +7,7 @@ the stop word is looked at before each. About 0.5 MH/s.
 import numpy as np
 from numpy.typing import NDArray
 
-from wattwork._search import Stop
+from wattwork.stop import Stop
 
 Words = NDArray[np.uint32]
 CHUNK = 2**14  # some 30 ms, for which Ctrl-C waits

@@ -9,7 +9,8 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from wattwork._search import Rect, Stop, on_main_thread
+from wattwork.rectangle import Rect
+from wattwork.stop import Stop, on_main_thread
 from wattwork.work import Work
 
 RawHit = tuple[int, int, bytes]

@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from datetime import timedelta
 from types import FrameType
 
-from wattwork._search import Hit, Rect
 from wattwork._search_python import sha256d
 from wattwork.errors import WattworkError
 from wattwork.hash_options import max_hits_of, rect_of, work_of
 from wattwork.machine import default_threads
 from wattwork.outfile import write_json
 from wattwork.progress import bar
+from wattwork.rectangle import Hit, Rect
 from wattwork.render import si
 from wattwork.sliced_search import SlicedSearch
 from wattwork.work import Work

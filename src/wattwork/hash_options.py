@@ -7,9 +7,9 @@ import os
 import string
 from typing import Literal
 
-from wattwork._search import Rect, rectangle
 from wattwork.data import HEADER_BYTES, mainnet_header
 from wattwork.errors import InvalidInput
+from wattwork.rectangle import Rect, rectangle
 from wattwork.work import Work, bits_to_target, difficulty_to_target
 
 LONGEST_FILE = 4096  # enough for a header in hexadecimal with any white space

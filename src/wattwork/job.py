@@ -6,8 +6,10 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from wattwork._native import HAVE_CORE, core
-from wattwork._search import NONCES, PYTHON_ISAS, Rect, Stop, choose_isa, core_threads, on_main_thread
+from wattwork._search import PYTHON_ISAS, choose_isa, core_threads
 from wattwork.machine import default_threads
+from wattwork.rectangle import NONCES, Rect
+from wattwork.stop import Stop, on_main_thread
 from wattwork.work import Work
 
 HITS_KEPT = 2**16  # until they are taken; the core's kHitsKept

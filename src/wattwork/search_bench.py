@@ -22,13 +22,14 @@ from functools import cache
 from statistics import median
 from time import perf_counter, process_time
 
-from wattwork._search import Hit, Rect, choose_isa, isas, search, versions_side_by_side
+from wattwork._search import choose_isa, isas, search, versions_side_by_side
 from wattwork._search_python import sha256d
 from wattwork.errors import InvalidInput, WattworkError
 from wattwork.hash_options import SEARCH_OPTIONS
 from wattwork.machine import check_threads, cpu_name, describe_device, describe_versions
 from wattwork.outfile import write_json
 from wattwork.progress import bar
+from wattwork.rectangle import Hit, Rect
 from wattwork.work import BIP320_MASK, Work
 
 SCHEMA = "wattwork.search_bench/1"

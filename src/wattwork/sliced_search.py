@@ -6,8 +6,9 @@ A slice is a rectangle too, as wide as the instruction set rolls versions side b
 
 from __future__ import annotations
 
-from wattwork._search import Hit, Rect, search, versions_side_by_side
+from wattwork._search import search, versions_side_by_side
 from wattwork._search_python import joined
+from wattwork.rectangle import Hit, Rect
 from wattwork.work import Work
 
 SLICE_S = 0.3  # shorter ones cost more: the threads wait for the last one at each end

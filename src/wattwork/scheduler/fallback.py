@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from wattwork._search import Stop
 from wattwork.engines.base import Out, StepEngine
 from wattwork.scheduler.config import Sampling, SchedulerConfig
 from wattwork.scheduler.twin import Events, Reject, SchedulerTwin, to_batch
+from wattwork.stop import Stop
 
 
 class FallbackLoop:
