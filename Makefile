@@ -25,9 +25,11 @@ install: $(INSTALLED)
 test: $(INSTALLED)
 	WATTWORK_REQUIRE_CORE=1 $(BIN)/python -m pytest -m "not long"
 
-# make test-long   what takes minutes
+# make test-long   what takes minutes: slow tests, and 10^7 operations on the scheduler under ASan+UBSan
 test-long: $(INSTALLED)
 	WATTWORK_REQUIRE_CORE=1 $(BIN)/python -m pytest -m long
+	tests/sanitize.sh address,undefined
+	build/sanitize-address-undefined/test_scheduler 10000000 $$(date +%s)
 
 # make test-pure   the fallback without the core, in an environment of its own
 test-pure: $(STAMPS)/pure
