@@ -105,6 +105,8 @@ void Scheduler::expire(int64_t now_ns) {
 void Scheduler::end_early(Request& r, Outcome outcome, int64_t now_ns) {
   const int32_t seat = r.seat;
   if (seat == kNone) {
+    queue_.prefetch(r);  // one of a million was long untouched: fetch its neighbours at once, not one after the other
+    timeouts_.prefetch(r);
     waiting_tokens_ -= static_cast<int64_t>(r.tokens.size());
     queue_.drop(r);
     end(r, outcome, now_ns);
