@@ -136,6 +136,11 @@ class WaitingQueue {
   }
   Queued* oldest() const;  // lowest id
   int64_t size() const { return size_; }
+  int64_t tenants() const {  // remembered
+    int64_t n = 0;
+    for (const auto& [priority, level] : levels_) n += static_cast<int64_t>(level.tenants.size());
+    return n;
+  }
   bool aged(const Queued& q) const { return overtakes(q) >= max_overtakes_; }
   int64_t overtakes(const Queued& q) const {
     return q.admitted || !q.waits ? q.overtakes : overtakes_.count(q);

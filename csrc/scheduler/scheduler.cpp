@@ -168,6 +168,7 @@ SchedulerCounters Scheduler::counters() const {
   c.waiting = queue_.size();
   c.queued_tokens = waiting_tokens_;
   c.kv_blocks_used = config_.num_blocks - static_cast<int64_t>(free_blocks_.size());
+  c.tenants = queue_.tenants();
   c.step_cost_s = cost_.coefficients();
   return c;
 }
