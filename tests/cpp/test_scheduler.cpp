@@ -192,7 +192,11 @@ void long_queue() {
   machine.check();
   machine.expire(999);
   CHECK(machine.counters().waiting == 150001);
-  machine.expire(1000);
+  machine.expire(1000);  // in order of arrival, as the next ones are cancelled
+  const uint64_t from = 300004;
+  for (uint64_t i = 0; i < 300000; ++i)
+    CHECK(machine.submit(0, prompt, 1, {4, -1, greedy}) == static_cast<int64_t>(from + i));
+  for (uint64_t i = 0; i < 300000; ++i) CHECK(machine.cancel(0, from + i));
   CHECK(machine.counters().waiting == 1 && machine.counters().tenants == 2);
   for (uint64_t i = 0; i < 10000; ++i) {  // the priority of the one that waits
     const int64_t id = machine.submit(0, prompt, 1, {4, -1, greedy, -1, i});
