@@ -1,8 +1,13 @@
 """Two environments run this suite: with the core (nothing may skip for want of it), and the pure-Python fallback."""
 
+import signal
+
 from seeds import FRESH_SEED
 
 from wattwork._native import HAVE_CORE
+
+# A shell's background job ignores Ctrl-C, and so would the processes whose Ctrl-C is tested.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header():

@@ -357,7 +357,10 @@ def test_ctrl_c_while_waiting():
         assert child.stdout.readline() == "up\n"
         time.sleep(0.1)
         os.kill(child.pid, signal.SIGINT)
-        _, stderr = child.communicate(timeout=120)
+        try:
+            _, stderr = child.communicate(timeout=120)
+        finally:
+            child.kill()  # or leaving the block would wait for it
     assert child.returncode == -signal.SIGINT
     assert "KeyboardInterrupt" in stderr
 
