@@ -20,6 +20,8 @@ namespace {
 
 using Int32s = py::array_t<int32_t, py::array::c_style | py::array::forcecast>;
 
+const char* const kReleaseNames[kReleases] = {"running", "no_delay", "draining", "full", "delay"};
+
 template <class T>
 py::array_t<T> copied(const T* from, int32_t n) {
   return py::array_t<T>(n, from);
@@ -29,11 +31,13 @@ SchedulerConfig config_of(const py::object& c) {
   return {c.attr("max_num_seqs").cast<int32_t>(),        c.attr("max_num_batched_tokens").cast<int32_t>(),
           c.attr("max_num_queued_reqs").cast<int32_t>(), c.attr("max_num_queued_tokens").cast<int64_t>(),
           c.attr("block_size").cast<int32_t>(),          c.attr("num_blocks").cast<int32_t>(),
-          c.attr("max_model_len").cast<int32_t>()};
+          c.attr("max_model_len").cast<int32_t>(),       c.attr("max_queue_delay_us").cast<int64_t>(),
+          c.attr("max_overtakes").cast<int32_t>()};
 }
 
-RequestParams params_of(int32_t max_tokens, int32_t stop_token_id, const py::object& s) {
-  RequestParams params{max_tokens, stop_token_id, {0, 1, 1, 0, 0}};
+RequestParams params_of(int32_t max_tokens, int32_t stop_token_id, const py::object& s, int32_t priority,
+                        uint64_t tenant, int64_t deadline_ns, int64_t timeout_ns) {
+  RequestParams params{max_tokens, stop_token_id, {0, 1, 1, 0, 0}, priority, tenant, deadline_ns, timeout_ns};
   if (!s.is_none())
     params.sampling = {s.attr("temperature").cast<float>(), s.attr("top_p").cast<float>(),
                        s.attr("repetition_penalty").cast<float>(), s.attr("top_k").cast<int32_t>(),
@@ -67,7 +71,7 @@ py::tuple events_of(const Events& events) {
   i = 0;
   for (const EndEvent& e : events.ends)
     ends[i++] = py::make_tuple(e.id, static_cast<int>(e.outcome), e.n_prompt, e.n_output, e.submitted_ns,
-                               e.first_token_ns, e.finished_ns, e.message);
+                               e.first_token_ns, e.finished_ns, e.message, e.deadline_missed);
   return py::make_tuple(tokens, ends);
 }
 
@@ -83,6 +87,11 @@ py::dict counters_of(const SchedulerCounters& c) {
   d["output_tokens"] = c.output_tokens;
   d["num_preemptions"] = c.preemptions;
   d["kv_blocks_used"] = c.kv_blocks_used;
+  d["deadline_misses"] = c.deadline_misses;
+  py::dict releases;
+  for (int i = 0; i < kReleases; ++i) releases[kReleaseNames[i]] = c.releases[i];
+  d["releases"] = releases;
+  d["step_cost_s"] = py::make_tuple(c.step_cost_s[0], c.step_cost_s[1], c.step_cost_s[2]);
   return d;
 }
 
@@ -175,13 +184,17 @@ void bind_core(py::module_& m) {
       .def(py::init([](const py::object& config) { return std::make_unique<Scheduler>(config_of(config)); }))
       .def("submit",
            [](Scheduler& s, int64_t now_ns, const Int32s& tokens, int32_t max_tokens, int32_t stop_token_id,
-              const py::object& sampling) {
+              const py::object& sampling, int32_t priority, uint64_t tenant, int64_t deadline_ns, int64_t timeout_ns) {
              return s.submit(now_ns, tokens.data(), static_cast<int32_t>(tokens.size()),
-                             params_of(max_tokens, stop_token_id, sampling));
+                             params_of(max_tokens, stop_token_id, sampling, priority, tenant, deadline_ns, timeout_ns));
            },
            py::arg("now_ns"), py::arg("tokens"), py::arg("max_tokens"), py::arg("stop_token_id") = -1,
-           py::arg("sampling") = py::none())
+           py::arg("sampling") = py::none(), py::arg("priority") = 0, py::arg("tenant") = 0,
+           py::arg("deadline_ns") = 0, py::arg("timeout_ns") = 0)
       .def("cancel", &Scheduler::cancel)
+      .def("expire", &Scheduler::expire)
+      .def("next_wakeup_ns", &Scheduler::next_wakeup_ns)
+      .def_property_readonly("release", [](const Scheduler& s) { return kReleaseNames[static_cast<int>(s.release())]; })
       .def("schedule",
            [](Scheduler& s, int64_t now_ns) -> py::object {
              const ww_batch* batch = s.schedule(now_ns);
@@ -217,9 +230,11 @@ void bind_loop(py::module_& m) {
   py::class_<Loop, std::unique_ptr<Loop, DeleteWithoutGil>>(m, "Loop")
       .def(py::init(&make_loop), py::arg("config"), py::arg("engine"), py::arg("native"), py::arg("threads"))
       .def("submit",
-           [](Loop& loop, const Int32s& tokens, int32_t max_tokens, int32_t stop_token_id, const py::object& sampling) {
-             return loop.submit(tokens.data(), static_cast<int32_t>(tokens.size()),
-                                params_of(max_tokens, stop_token_id, sampling));
+           [](Loop& loop, const Int32s& tokens, int32_t max_tokens, int32_t stop_token_id, const py::object& sampling,
+              int32_t priority, uint64_t tenant, int64_t deadline_ns, int64_t timeout_ns) {
+             return loop.submit(
+                 tokens.data(), static_cast<int32_t>(tokens.size()),
+                 params_of(max_tokens, stop_token_id, sampling, priority, tenant, deadline_ns, timeout_ns));
            })
       .def("cancel", &Loop::cancel)
       .def("set_back", &Loop::set_back, NoGil(), py::arg("back").none(true))

@@ -38,6 +38,7 @@ struct Loop::Impl {
   static void start(const std::shared_ptr<Impl>& self);  // with the lock
   void main();
   void step(std::unique_lock<std::mutex>& lock, std::optional<Team>& team);
+  void hold(std::unique_lock<std::mutex>& lock);
   void hash(std::unique_lock<std::mutex>& lock, std::optional<Team>& team);
   void idle(std::unique_lock<std::mutex>& lock, std::optional<Team>& team);
   void give_up(std::unique_lock<std::mutex>& lock, const std::string& why);
@@ -122,6 +123,7 @@ void Loop::Impl::main() {
 void Loop::Impl::step(std::unique_lock<std::mutex>& lock, std::optional<Team>& team) {
   const ww_batch* batch = core.schedule(now_ns());
   tell();
+  if (!batch) return hold(lock);
   lock.unlock();
   if (!team) team.emplace(threads);
   std::fill_n(next_token.begin(), batch->n_seqs, -1);
@@ -133,6 +135,13 @@ void Loop::Impl::step(std::unique_lock<std::mutex>& lock, std::optional<Team>& t
   if (code == WW_OK) core.complete(now_ns(), next_token.data());
   else core.fail(now_ns(), why);
   tell();
+}
+
+// A batch that waits for more requests. The back does not run meanwhile: it would have to stop within microseconds.
+void Loop::Impl::hold(std::unique_lock<std::mutex>& lock) {
+  if (!core.has_work()) return;  // all timed out
+  const int64_t left_ns = core.next_wakeup_ns() - now_ns();
+  if (left_ns > 0) work.wait_for(lock, std::chrono::nanoseconds(left_ns));
 }
 
 // The flag is lowered under the lock, with nothing queued; who raises it does so once more after queueing. So it is
@@ -204,8 +213,10 @@ int64_t Loop::submit(const int32_t* tokens, int32_t n, const RequestParams& para
   m.raise_yield();
   if (m.closing) return kRejectClosed;
   Impl::start(impl_);  // first: it may throw
+  const int64_t timeout_ns = m.core.next_timeout_ns();
   const int64_t id = m.core.submit(now_ns(), tokens, n, params);
   if (id > 0) m.work.notify_one();
+  if (m.core.next_timeout_ns() < timeout_ns) m.events.notify_all();  // wait_events keeps the time
   return id;
 }
 
@@ -244,8 +255,14 @@ bool Loop::wait_events(int64_t timeout_ms, Events& into) {
   if (forked()) return false;
   Impl& m = *impl_;
   std::unique_lock lock(m.mutex);
-  m.events.wait_for(lock, std::chrono::milliseconds(timeout_ms),
-                    [&] { return m.stopped || !m.core.events().empty(); });
+  const int64_t until_ns = now_ns() + timeout_ms * 1'000'000;
+  for (;;) {
+    const int64_t now = now_ns();
+    m.core.expire(now);
+    m.tell();
+    if (m.stopped || !m.core.events().empty() || now >= until_ns) break;
+    m.events.wait_for(lock, std::chrono::nanoseconds(std::min(until_ns, m.core.next_timeout_ns()) - now));
+  }
   m.core.take_events(into);
   return !m.stopped || !into.empty();
 }
@@ -256,6 +273,7 @@ void Loop::set_draining(bool draining) {
   std::lock_guard lock(m.mutex);
   m.draining += draining ? 1 : -1;
   m.core.set_draining(m.draining > 0);
+  m.work.notify_one();  // what waits need not wait for more
 }
 
 bool Loop::wait_idle(int64_t timeout_ms) {

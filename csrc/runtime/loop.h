@@ -46,7 +46,8 @@ class WW_API Loop {
   void set_back(std::shared_ptr<Back> back);
   // A back that throws is dropped: why, told once. Empty: none was.
   std::string take_back_error();
-  // Moves what has happened into `into`; waits for something if there is nothing. False: closed, and all told.
+  // Moves what has happened into `into`; waits for something if there is nothing. False: closed, and all told. Who
+  // waits here also ends what times out, on time, whatever the engine does.
   bool wait_events(int64_t timeout_ms, Events& into);
   // While draining, submit() answers kRejectDraining. Calls nest.
   void set_draining(bool draining);

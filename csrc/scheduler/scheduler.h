@@ -1,21 +1,34 @@
 // The batching scheduler: a state machine without threads, wall clock or randomness. Time comes in with each call.
 //
 // Continuous batching under a token budget: in each step the running decodes first, then running prefills (in chunks),
-// then waiting requests in order while seats, budget and KV blocks last. First come, first served, also across
-// preemption: the victim is the running request that comes last in the order; it gives up its blocks, waits in its old
-// place, and its tokens are computed anew (recompute). A sequence takes the blocks of all its tokens when it is
-// admitted, and one more whenever it outgrows them; so only a decode can run out of blocks.
+// while the waiting are admitted, in the order that queue.h states, as long as seats, budget and KV blocks last. None
+// overtakes the head of that order: what does not fit yet holds up what comes after.
 //
-// One batch is in flight at a time: schedule(), then complete() or fail(). submit() and cancel() may come at any
-// moment, also in between. src/wattwork/scheduler/twin.py is the same machine in Python: equal calls, equal decisions.
+// A sequence takes the blocks of all its tokens when it is admitted, and one more whenever it outgrows them; so only a
+// decode can run out of blocks. Then the running request that comes last gives up its blocks, waits in its old place
+// in the queue, and its tokens are computed anew (preemption by recompute). Among the running, the aged come first
+// (those overtaken max_overtakes times), then larger priority, then arrival: so the victim is of the lowest priority,
+// and of those the latest. A head of strictly higher priority takes seat, blocks and budget from the running in the
+// same way (displacement), but never from an aged one, and from nobody where it would not fit all the same. Neither
+// touches a batch in flight. Aging ends with a seat: there prefills get their budget by the order of the running.
+//
+// One batch is in flight at a time: schedule(), then complete() or fail(). submit(), cancel() and expire() may come at
+// any moment, also in between. src/wattwork/scheduler/twin.py is the same machine in Python: equal calls, equal
+// decisions. Here: scheduler.cpp (requests come and go), step.cpp (who runs, and the batch), check.cpp (invariants);
+// queue.h (who is next), wheel.h (timeouts), cost.h (what a step costs).
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
+#include "scheduler/cost.h"
+#include "scheduler/queue.h"
+#include "scheduler/wheel.h"
 #include "wattwork/wattwork.h"
 
 namespace ww {
@@ -28,24 +41,41 @@ struct SchedulerConfig {
   int32_t block_size;              // tokens a KV block holds
   int32_t num_blocks;
   int32_t max_model_len;  // prompt and output together
+  int64_t max_queue_delay_us = 0;  // how long, with nothing running, requests may wait for more to share their batch
+  int32_t max_overtakes = 1024;    // first admissions of later arrivals that a waiting request lets pass, at most
 };
 
 struct RequestParams {
   int32_t max_tokens;
   int32_t stop_token_id;  // ends the output, as its last token; -1: none
   ww_sampling sampling;
+  int32_t priority = 0;     // larger is more urgent
+  uint64_t tenant = 0;      // any number that stands for who asks
+  int64_t deadline_ns = 0;  // when it should have finished; 0: whenever
+  int64_t timeout_ns = 0;   // when it ends if it has not; 0: never
 };
 
 enum class Outcome : uint8_t { finished, cancelled, timed_out, rejected, failed };
 
+// Why a batch went when it did.
+enum class Release : uint8_t {
+  running,   // requests were running already
+  no_delay,  // max_queue_delay_us is 0
+  draining,
+  full,   // max_num_seqs requests waited
+  delay,  // the oldest had waited for max_queue_delay_us
+};
+constexpr int kReleases = 5;
+
 // What submit() answers instead of an id. The Python package has the same numbers (scheduler/twin.py).
 enum Reject : int64_t {
-  kRejectInvalid = -1,    // no tokens, or max_tokens < 1
-  kRejectTooLarge = -2,   // could never run: longer than max_model_len, the block pool or the queue's token bound
-  kRejectDraining = -3,   // drain() is under way
-  kRejectQueueFull = -4,  // the queue is at one of its bounds
-  kRejectClosed = -5,     // the loop is closed, or this process is a fork of the one that made it
-  kRejectNoEngine = -6,   // the loop has no engine
+  kRejectInvalid = -1,             // no tokens, or max_tokens < 1
+  kRejectTooLarge = -2,            // could never run: longer than max_model_len, the block pool or the queue's bound
+  kRejectDraining = -3,            // drain() is under way
+  kRejectQueueFull = -4,           // the queue is at one of its bounds
+  kRejectClosed = -5,              // the loop is closed, or this process is a fork of the one that made it
+  kRejectNoEngine = -6,            // the loop has no engine
+  kRejectDeadlineInfeasible = -7,  // even alone on the engine it would finish after its deadline
 };
 
 struct TokenEvent {
@@ -57,6 +87,7 @@ struct TokenEvent {
 struct EndEvent {
   uint64_t id;
   Outcome outcome;
+  bool deadline_missed;  // finished, timed out or failed after its deadline
   int32_t n_prompt, n_output;
   int64_t submitted_ns, first_token_ns, finished_ns;  // first_token_ns: -1 where there was none
   std::string message;                                // why, if it failed
@@ -79,7 +110,10 @@ struct SchedulerCounters {
   int64_t prompt_tokens;  // computed, each once however often recomputed
   int64_t output_tokens;
   int64_t preemptions;
+  int64_t deadline_misses;
+  int64_t releases[kReleases];  // steps, by Release
   int64_t kv_blocks_used;
+  std::array<double, 3> step_cost_s;  // seconds of a step: of itself, for each token, for each sequence
 };
 
 class WW_API Scheduler {
@@ -94,15 +128,22 @@ class WW_API Scheduler {
   // step is complete; nothing more of it is executed.
   bool cancel(int64_t now_ns, uint64_t id);
   void cancel_all(int64_t now_ns);
+  // Ends those whose timeout has come, in order of id, as cancel() does.
+  void expire(int64_t now_ns);
+  // When to call expire(), and schedule() where nothing is in flight, at the latest. kNever: whenever.
+  int64_t next_wakeup_ns() const;
+  int64_t next_timeout_ns() const { return timeouts_.next_ns(); }
 
-  // The next batch, valid until the call after its complete() or fail(); nullptr: nothing to do.
+  // The next batch, valid until the call after its complete() or fail(); nullptr: nothing to do, or not yet. What is due
+  // expires first.
   const ww_batch* schedule(int64_t now_ns);
   void complete(int64_t now_ns, const int32_t* next_token);  // [n_seqs] as ww_out has it
   void fail(int64_t now_ns, const std::string& message);     // its requests end as failed, no others
 
   void set_draining(bool draining) { draining_ = draining; }
-  bool has_work() const { return !order_.empty() || waiting_count_ != 0; }
+  bool has_work() const { return !order_.empty() || queue_.size() != 0; }
   bool in_flight() const { return !rows_.empty(); }
+  Release release() const { return release_; }  // why the last batch went
 
   // Swaps what has happened since the last call into `into`, which is cleared first.
   void take_events(Events& into);
@@ -110,25 +151,23 @@ class WW_API Scheduler {
   SchedulerCounters counters() const;
   uint64_t decision_hash() const { return hash_; }
   const SchedulerConfig& config() const { return config_; }
-  void check() const;  // throws std::logic_error naming the invariant that does not hold
+  // Tenants that wait all along within one priority are never further apart in their counters than this, so never
+  // more than twice it in service, where nobody is aged: what max_num_seqs requests can be charged for.
+  int64_t counter_bound() const { return kOutputTokenCharge * config_.max_num_seqs * int64_t{config_.max_model_len}; }
+  void check();  // throws std::logic_error naming the invariant that does not hold
 
  private:
   static constexpr int32_t kNone = -1;
 
   // What only changes when a request moves; what every step touches is in the arrays by seat below.
-  struct Request {
-    uint64_t id = 0;  // 0: a free entry
+  struct Request : Queued, Timer {
     std::vector<int32_t> tokens;  // prompt, then output; while seated with room for all of it
     RequestParams params{};
     int32_t n_prompt = 0;
     int32_t n_prompt_done = 0;  // counted in prompt_tokens
     int32_t seat = kNone;
-    int32_t prev = kNone, next = kNone;  // neighbours in the waiting list
     int64_t submitted_ns = 0, first_token_ns = -1;
   };
-
-  // The one place that decides the order, among waiting and running alike.
-  static bool before(const Request& a, const Request& b) { return a.id < b.id; }
 
   int32_t blocks_for(int64_t tokens) const {
     return static_cast<int32_t>((tokens + config_.block_size - 1) / config_.block_size);
@@ -136,26 +175,43 @@ class WW_API Scheduler {
   int32_t length(const Request& r) const {  // tokens known: prompt, and output so far
     return r.seat == kNone ? static_cast<int32_t>(r.tokens.size()) : total_[static_cast<size_t>(r.seat)];
   }
-  int64_t admission(int32_t n, const RequestParams& params) const;  // 0, or a Reject
-  int32_t new_entry();
-  void free_entry(int32_t entry);
-  void enqueue(int32_t entry);
-  void dequeue(int32_t entry);
+  int32_t todo(int32_t seat) const {  // tokens to compute before the next output
+    return total_[static_cast<size_t>(seat)] - computed_[static_cast<size_t>(seat)];
+  }
+  Request& at(int32_t seat) const { return *request_[static_cast<size_t>(seat)]; }
+  int64_t admission(int64_t now_ns, int32_t n, const RequestParams& params) const;  // 0, or a Reject
+  Request& new_request();
+  void free_request(Request& r);
+  void enqueue(Request& r);
+  void end_early(Request& r, Outcome outcome, int64_t now_ns);  // wherever it is
 
-  void admit_waiting(int32_t budget);
-  void take_seat(int32_t entry);
-  void leave_seat(int32_t seat);  // gives back blocks and seat; order_ is the caller's to mend
+  // The one place that decides the order among the running.
+  bool runs_before(const Request& a, const Request& b) const;
+  void grow_decodes();
   bool grow(int32_t seat);        // false: the sequence itself had to give up its blocks
+  bool may_hold() const;          // what waits may wait for more to share its batch, until:
+  int64_t delay_end_ns() const;
+  Release reason() const;
+  void admit_waiting();
+  bool displaceable(int32_t seat, int32_t by_priority) const {
+    return at(seat).priority < by_priority && !queue_.aged(at(seat));
+  }
+  int32_t victims_for(const Request& r) const;  // how many must go for it to be admitted; kNone: it cannot be
+  void take_seat(Request& r);
+  void leave_seat(int32_t seat);  // gives back blocks and seat; order_ is the caller's to mend
   void preempt_last();
+  void add_rows();
   size_t open_row(int32_t seat, int32_t n);  // where its tokens go
   void add_decode(int32_t seat);
   void add_prefill(int32_t seat, int32_t n);
   void fill_blocks(size_t row, int32_t seat);
   void accept(int32_t seat, int32_t token, int64_t now_ns);
   void count_prompt(int32_t seat);
-  void end(int32_t entry, Outcome outcome, int64_t now_ns, const std::string& message = {});
-  void retire(int32_t seat);  // after end(): seat and entry are free again
+  void end(Request& r, Outcome outcome, int64_t now_ns, const std::string& message = {});
+  void retire(int32_t seat);  // after end(): seat and request are free again
   void close_batch();
+  void check_seats() const;
+  void check_queue();
   void decide(uint64_t word) {
     hash_ = (hash_ ^ word) * 0x9E3779B97F4A7C15u;
     hash_ ^= hash_ >> 32;
@@ -165,23 +221,30 @@ class WW_API Scheduler {
   int32_t max_blocks_;  // columns of the block table
   bool draining_ = false;
 
-  std::vector<Request> requests_;
-  std::vector<int32_t> free_entries_;
-  std::unordered_map<uint64_t, int32_t> entry_of_;  // of requests that have not ended
+  std::deque<Request> requests_;
+  std::vector<Request*> free_requests_;
+  std::unordered_map<uint64_t, Request*> live_;  // those that have not ended
   uint64_t last_id_ = 0;
-  int32_t waiting_head_ = kNone, waiting_tail_ = kNone;
-  int64_t waiting_count_ = 0, waiting_tokens_ = 0;
+  WaitingQueue queue_;
+  int64_t waiting_tokens_ = 0;
+  Wheel timeouts_;
+  StepCost cost_;
+  int64_t scheduled_ns_ = 0;  // when the batch in flight was
+  Release release_ = Release::running;
 
   // By seat [max_num_seqs].
   std::vector<uint64_t> id_;
-  std::vector<int32_t> entry_, computed_, total_, left_, last_token_, stop_, n_prompt_, n_blocks_, last_block_;
+  std::vector<Request*> request_;
+  std::vector<int64_t*> charge_;  // its tenant's counter
+  std::vector<int32_t> computed_, total_, left_, last_token_, stop_, n_prompt_, n_blocks_, last_block_;
   std::vector<int32_t*> text_;  // the request's tokens
   std::vector<ww_sampling> seat_sampling_;
-  std::vector<uint8_t> ended_;     // cancelled in flight: leaves with its step
+  std::vector<uint8_t> ended_;     // ended in flight: leaves with its step
   std::vector<uint32_t> tenancy_;  // counts the seat's occupants
   std::vector<int32_t> blocks_;    // [max_num_seqs, max_blocks_]
   std::vector<int32_t> free_seats_, free_blocks_;
-  std::vector<int32_t> order_;  // occupied seats, in order of `before`
+  std::vector<int32_t> order_;  // occupied seats, in order of `runs_before`
+  int64_t claimed_ = 0;         // tokens of the step that the running want
   int32_t sampled_ = 0;         // occupied seats whose sampling is not plain greedy
 
   // The batch. A row of the block table is rewritten only as far as it changed since the row's last use.

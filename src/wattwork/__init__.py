@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
+    "DeadlineInfeasible": "errors",
     "Device": "device",
     "Energy": "meters",
     "Handle": "scheduler",
@@ -46,6 +47,7 @@ _HOME = {
 
 __all__ = [
     "PRESETS",
+    "DeadlineInfeasible",
     "Device",
     "Energy",
     "Handle",

@@ -23,6 +23,10 @@ class QueueFull(WattworkError):
     """The scheduler's queue is at its bound; try again later or raise the bound."""
 
 
+class DeadlineInfeasible(WattworkError):
+    """Even alone on the engine the request would finish after its deadline; give it more time or less to do."""
+
+
 class RequestFailed(WattworkError, RuntimeError):
     """A request ended otherwise than finished; `.reason` says how: cancelled, timed_out or failed."""
 

@@ -4,7 +4,7 @@ config ─► Scheduler ─► Handle        live.py, handle.py: what a caller s
              │            ▲
            loop ─► events ┘          _core.Loop, or fallback.py: the thread that joins engine and back
              │
-      state machine                  _core.SchedulerCore, or twin.py: who runs in which step
+      state machine                  _core.SchedulerCore, or twin.py, waiting.py, cost.py: who runs in which step
 """
 
 from wattwork.latency import Timing

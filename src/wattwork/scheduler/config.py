@@ -19,12 +19,14 @@ class SchedulerConfig:
     block_size: int = 16  # tokens a KV block holds
     num_blocks: int = 1024  # KV blocks, as the engine's alloc_kv() answers
     max_model_len: int = 2048  # tokens of one request, prompt and output together
+    max_queue_delay_us: int = 0  # how long, with nothing running, requests may wait for more to share their batch
+    max_overtakes: int = 1024  # later arrivals that a waiting request lets pass, at most
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
-            if not isinstance(value, int) or not 1 <= value < 2**31:
-                raise InvalidInput(f"{field.name} is {value!r}; give a whole number from 1 to 2^31 - 1.")
+            value, least = getattr(self, field.name), 0 if field.name == "max_queue_delay_us" else 1
+            if not isinstance(value, int) or not least <= value < 2**31:
+                raise InvalidInput(f"{field.name} is {value!r}; give a whole number from {least} to 2^31 - 1.")
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise InvalidInput(
                 f"max_num_batched_tokens is {self.max_num_batched_tokens}; "
@@ -91,6 +93,9 @@ class Stats:
     output_tokens: int
     num_preemptions: int
     kv_blocks_used: int
+    deadline_misses: int  # requests that finished, timed out or failed after their deadline
+    releases: dict[str, int]  # steps, by why each went when it did
+    step_cost_s: tuple[float, float, float]  # what a step takes: of itself, for each token, for each sequence
     decision_hash: int  # 64 bits over every decision: equal for equal logs
     back_busy_ns: int  # time the back has worked
     back_error: str  # what the back raised, and so was dropped; empty: nothing

@@ -40,7 +40,17 @@ class FallbackLoop:
         self._raised_ns = 0  # when the stop was first set since it was cleared; 0: it was not
         self._back_error = ""
 
-    def submit(self, tokens: Any, max_tokens: int, stop_token_id: int, sampling: Sampling | None) -> int:
+    def submit(
+        self,
+        tokens: Any,
+        max_tokens: int,
+        stop_token_id: int,
+        sampling: Sampling | None,
+        priority: int,
+        tenant: int,
+        deadline_ns: int,
+        timeout_ns: int,
+    ) -> int:
         if self._engine is None:
             return Reject.NO_ENGINE
         self._raise_stop()  # before it queues
@@ -48,9 +58,13 @@ class FallbackLoop:
             self._raise_stop()  # the loop may have gone back to hashing meanwhile
             if self._closing:
                 return Reject.CLOSED
-            id = self._core.submit(time.monotonic_ns(), tokens, max_tokens, stop_token_id, sampling)
+            next_ns, now_ns = self._core.next_timeout_ns(), time.monotonic_ns()
+            order = (priority, tenant, deadline_ns, timeout_ns)
+            id = self._core.submit(now_ns, tokens, max_tokens, stop_token_id, sampling, *order)
             if id > 0:
                 self._start()
+            if self._core.next_timeout_ns() < next_ns:
+                self._told.notify_all()  # wait_events keeps the time
             return id
 
     def cancel(self, id: int) -> bool:
@@ -77,8 +91,16 @@ class FallbackLoop:
             return error
 
     def wait_events(self, timeout_ms: int) -> Events | None:
+        """Also ends what times out, on time, whatever the engine does."""
+        until_ns = time.monotonic_ns() + timeout_ms * 1_000_000
         with self._lock:
-            self._told.wait_for(lambda: self._stopped or any(self._core.events), timeout_ms / 1e3)
+            while True:
+                now_ns = time.monotonic_ns()
+                self._core.expire(now_ns)
+                self._tell()
+                if self._stopped or any(self._core.events) or now_ns >= until_ns:
+                    break
+                self._told.wait((min(until_ns, self._core.next_timeout_ns()) - now_ns) / 1e9)
             events = self._core.take_events()
             return None if self._stopped and not any(events) else events
 
@@ -86,6 +108,7 @@ class FallbackLoop:
         with self._lock:
             self._draining += 1 if draining else -1
             self._core.set_draining(self._draining > 0)
+            self._work.notify()  # what waits need not wait for more
 
     def wait_idle(self, timeout_ms: int) -> bool:
         with self._lock:
@@ -149,6 +172,10 @@ class FallbackLoop:
         assert self._engine is not None
         rows = self._core.schedule(time.monotonic_ns())
         self._tell()
+        if not rows:
+            if self._core.has_work:  # a batch that waits for more requests
+                self._work.wait(max(self._core.next_wakeup_ns() - time.monotonic_ns(), 0) / 1e9)
+            return
         self._lock.release()
         error, next_token = "", np.full(len(rows), -1, np.int32)
         try:

@@ -76,6 +76,11 @@ class Handle:
         return None if self._end is None else Outcome(self._end[1]).name.lower()
 
     @property
+    def deadline_missed(self) -> bool:
+        """Whether it finished, timed out or failed after its deadline; False while it has not ended."""
+        return self._end is not None and self._end[8]
+
+    @property
     def timing(self) -> Timing:
         """Its times so far, in seconds of `time.monotonic()`."""
         end, times_ns = self._end, self._times_ns.copy()

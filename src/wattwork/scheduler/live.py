@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
 import weakref
 from collections.abc import Sequence
+from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 
 from wattwork import _native
 from wattwork.engines.base import StepEngine
-from wattwork.errors import InvalidInput, QueueFull, WattworkError, whole
+from wattwork.errors import DeadlineInfeasible, InvalidInput, QueueFull, WattworkError, whole
 from wattwork.machine import check_threads
 from wattwork.scheduler.config import Sampling, SchedulerConfig, Stats
 from wattwork.scheduler.handle import Handle, Ledger
@@ -35,6 +37,10 @@ _REJECTIONS: dict[int, tuple[type[WattworkError], str]] = {
     ),
     Reject.CLOSED: (WattworkError, "the scheduler is closed; make a new one."),
     Reject.NO_ENGINE: (InvalidInput, "this scheduler has no engine and only hashes; make one with an engine."),
+    Reject.DEADLINE_INFEASIBLE: (
+        DeadlineInfeasible,
+        "even alone on the engine the request would finish after its deadline; give it more time or less to do.",
+    ),
 }
 
 
@@ -101,11 +107,18 @@ class Scheduler:
         max_tokens: int,
         stop_token_id: int = -1,
         sampling: Sampling | None = None,
+        priority: int = 0,
+        tenant: str = "",
+        deadline_ms: float | None = None,
+        timeout_ms: float | None = None,
     ) -> Handle:
         """Queue a prompt (`tokens`, 1-D, ids from 0) for up to `max_tokens` output tokens; answers at once.
 
-        The output ends early with `stop_token_id`, which it includes (-1: none). QueueFull if the queue is at a bound
-        or draining, InvalidInput if the request is malformed or could never fit, WattworkError if closed.
+        The output ends early with `stop_token_id`, which it includes (-1: none). Larger `priority` goes first; within
+        one, tenants are served fairly, and a tenant's requests by deadline (`deadline_ms` from now: the time by which
+        it should have finished), then as they came. After `timeout_ms` it ends as timed out, wherever it is. QueueFull
+        if the queue is at a bound or draining, DeadlineInfeasible if the engine is known to be too slow for the
+        deadline, InvalidInput if the request is malformed or could never fit, WattworkError if closed.
         """
         self._check_process()
         prompt = _as_prompt(tokens, self._vocab)
@@ -116,10 +129,18 @@ class Scheduler:
             raise InvalidInput(f"stop_token_id is {stop_token_id}; give a token id, or -1 for none.")
         if not (sampling is None or isinstance(sampling, Sampling)):
             raise InvalidInput("sampling must be a wattwork.Sampling, or None for greedy.")
+        priority = whole("priority", priority)
+        if not -(2**31) <= priority < 2**31:
+            raise InvalidInput(f"priority is {priority}; give a number from -2^31 to 2^31 - 1.")
+        if not isinstance(tenant, str):
+            raise InvalidInput(f"tenant must be a string, not {tenant!r}.")
+        now_ns = time.monotonic_ns()
+        times_ns = _at_ns("deadline_ms", deadline_ms, now_ns), _at_ns("timeout_ms", timeout_ms, now_ns)
         with self._ledger.lock:  # the courier must not look for the handle before it is there
-            id = self._loop.submit(prompt, max_tokens, stop_token_id, sampling)
+            order = (priority, _tenant_number(tenant), *times_ns)
+            id = self._loop.submit(prompt, max_tokens, stop_token_id, sampling, *order)
             if id > 0:
-                handle = Handle(self, self._ledger, id, time.monotonic_ns())
+                handle = Handle(self, self._ledger, id, now_ns)
                 self._ledger.live[id] = handle
                 return handle
         error, message = _REJECTIONS[id]
@@ -185,6 +206,21 @@ class Scheduler:
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
             raise WattworkError("this scheduler was made before the process forked; make a new one in the child.")
+
+
+@lru_cache(4096)
+def _tenant_number(tenant: str) -> int:
+    """The state machine's number for a tenant: a hash, since a table of names would only ever grow."""
+    return int.from_bytes(hashlib.blake2b(tenant.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def _at_ns(name: str, ms: float | None, now_ns: int) -> int:
+    """`ms` from now on the clock of the loop; 0 for None."""
+    if ms is None:
+        return 0
+    if not (isinstance(ms, (int, float)) and 0 < ms < 1e12):
+        raise InvalidInput(f"{name} is {ms!r}; give milliseconds above 0 (below 1e12), or None.")
+    return now_ns + max(round(ms * 1e6), 1)
 
 
 def _as_prompt(tokens: Sequence[int] | NDArray[np.integer[Any]], vocab: int) -> NDArray[np.int32]:

@@ -1,22 +1,23 @@
 """The scheduler's state machine in plain Python: the fallback, and the model that tests hold the C++ against.
 
-The rules, which `csrc/scheduler/scheduler.h` states too: in each step the running decodes, then running prefills in
-chunks, then waiting requests in order while seats, token budget and KV blocks last. A sequence takes the blocks of all
-its tokens when admitted, and one more whenever it outgrows them; when none is left, the running request last in the
-order gives up its blocks, waits in its old place, and is computed anew. Equal calls, equal decisions, equal hash.
+`csrc/scheduler/scheduler.h` states the rules, `queue.h` beside it the order of the waiting. Here they are written the
+short way: equal calls, equal decisions, equal hash, in time that grows with the queue.
 """
 
 from __future__ import annotations
 
-from bisect import insort
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any, cast
 
 import numpy as np
 
 from wattwork.engines.base import SAMPLING, Batch
 from wattwork.scheduler.config import Sampling, SchedulerConfig
+from wattwork.scheduler.cost import StepCost
+from wattwork.scheduler.waiting import OUTPUT_TOKEN_CHARGE, PROMPT_TOKEN_CHARGE, WaitingQueue
 
 
 class Outcome(IntEnum):
@@ -34,15 +35,23 @@ class Reject(IntEnum):
     QUEUE_FULL = -4
     CLOSED = -5
     NO_ENGINE = -6
+    DEADLINE_INFEASIBLE = -7
+
+
+class Release(IntEnum):
+    """Why a batch went when it did, by the numbers of `ww::Release`."""
+
+    RUNNING, NO_DELAY, DRAINING, FULL, DELAY = range(5)
 
 
 TokenEvent = tuple[int, int, int]  # id, token, time_ns
-EndEvent = tuple[int, int, int, int, int, int, int, str]
-# id, outcome, n_prompt, n_output, submitted_ns, first_token_ns (-1: none), finished_ns, message
+EndEvent = tuple[int, int, int, int, int, int, int, str, bool]
+# id, outcome, n_prompt, n_output, submitted_ns, first_token_ns (-1: none), finished_ns, message, deadline missed
 Events = tuple[list[TokenEvent], list[EndEvent]]
 
-ADMITTED, REJECTED, PREEMPTED, ENDED = (tag << 56 for tag in (1, 2, 3, 4))  # what a word of the hash is about
+ADMITTED, REJECTED, PREEMPTED, ENDED, RELEASED = (tag << 56 for tag in range(1, 6))  # what a word of the hash is about
 MASK = 2**64 - 1
+NEVER_NS = 2**63 - 1
 
 
 @dataclass(slots=True, eq=False)
@@ -56,16 +65,17 @@ class Request:
     sampling: Sampling
     n_prompt: int
     submitted_ns: int
+    priority: int
+    tenant: int
+    deadline_ns: int  # 0: none
+    timeout_ns: int  # 0: none
     first_token_ns: int = -1
     computed: int = 0  # tokens whose KV is in the cache
     prompt_counted: int = 0
     blocks: list[int] = field(default_factory=list)
     ended: bool = False
-
-    @property
-    def key(self) -> tuple[int, ...]:
-        """The order, among waiting and running alike."""
-        return (self.id,)
+    overtakes: int = 0
+    admitted: bool = False
 
     @property
     def todo(self) -> int:
@@ -77,16 +87,19 @@ class SchedulerTwin:
 
     def __init__(self, config: SchedulerConfig) -> None:
         self.config = config
-        self.waiting: list[Request] = []
+        self.queue = WaitingQueue(config.max_overtakes)
         self.running: list[Request] = []
         self.rows: list[tuple[Request, int]] = []  # the batch in flight: who, how many tokens
         self.live: dict[int, Request] = {}
+        self.timeouts: list[tuple[int, int]] = []  # a heap of (when, id); some may have ended
+        self.cost = StepCost(config.max_num_batched_tokens, config.max_num_seqs)
         self.free = list(range(config.num_blocks))[::-1]
         self.draining = False
-        self.last_id = 0
+        self.last_id = self.queued_tokens = self.scheduled_ns = 0
         self.decision_hash = 0
-        self.outcomes = [0] * len(Outcome)
-        self.steps = self.prompt_tokens = self.output_tokens = self.preemptions = 0
+        self.outcomes, self.releases = [0] * len(Outcome), [0] * len(Release)
+        self.last_release = Release.RUNNING
+        self.steps = self.prompt_tokens = self.output_tokens = self.preemptions = self.deadline_misses = 0
         self.events: Events = ([], [])
 
     def submit(
@@ -96,8 +109,12 @@ class SchedulerTwin:
         max_tokens: int,
         stop_token_id: int = -1,
         sampling: Sampling | None = None,
+        priority: int = 0,
+        tenant: int = 0,
+        deadline_ns: int = 0,
+        timeout_ns: int = 0,
     ) -> int:
-        code = self._admission(len(tokens), max_tokens)
+        code = self._admission(now_ns, len(tokens), max_tokens, deadline_ns)
         if code is not None:
             self.outcomes[Outcome.REJECTED] += 1
             self._decide(REJECTED | -code)
@@ -111,13 +128,20 @@ class SchedulerTwin:
             sampling or Sampling(),
             len(tokens),
             now_ns,
+            priority,
+            tenant,
+            deadline_ns,
+            timeout_ns,
         )
         self.live[request.id] = request
-        insort(self.waiting, request, key=lambda r: r.key)
+        self.queue.join(request)
+        self._enqueue(request)
+        if timeout_ns:
+            heapq.heappush(self.timeouts, (timeout_ns, request.id))
         self._decide(ADMITTED | request.id)
         return request.id
 
-    def _admission(self, n: int, max_tokens: int) -> Reject | None:
+    def _admission(self, now_ns: int, n: int, max_tokens: int, deadline_ns: int) -> Reject | None:
         c = self.config
         if n < 1 or max_tokens < 1:
             return Reject.INVALID
@@ -127,55 +151,126 @@ class SchedulerTwin:
             return Reject.TOO_LARGE
         if self.draining:
             return Reject.DRAINING
-        if len(self.waiting) >= c.max_num_queued_reqs or self.queued_tokens + n > c.max_num_queued_tokens:
+        if len(self.queue) >= c.max_num_queued_reqs or self.queued_tokens + n > c.max_num_queued_tokens:
             return Reject.QUEUE_FULL
+        if deadline_ns and self.cost.known:
+            prefills = -(-n // c.max_num_batched_tokens)
+            if self.cost.alone_s(prefills, n, max_tokens) * 1e9 > float(deadline_ns - now_ns):
+                return Reject.DEADLINE_INFEASIBLE
         return None
 
     def cancel(self, now_ns: int, id: int) -> bool:
         request = self.live.get(id)
-        if request is None:
-            return False
-        self._end(request, Outcome.CANCELLED, now_ns)
-        if request in self.waiting:
-            self.waiting.remove(request)
-        elif all(row is not request for row, _ in self.rows):
-            self.running.remove(request)
-            self._give_back(request)
-        return True
+        if request is not None:
+            self._end_early(request, Outcome.CANCELLED, now_ns)
+        return request is not None
+
+    def expire(self, now_ns: int) -> None:
+        due = []
+        while self.next_timeout_ns() <= now_ns:
+            due.append(heapq.heappop(self.timeouts)[1])
+        for id in sorted(due):
+            self._end_early(self.live[id], Outcome.TIMED_OUT, now_ns)
+
+    def next_timeout_ns(self) -> int:
+        while self.timeouts and self.timeouts[0][1] not in self.live:
+            heapq.heappop(self.timeouts)
+        return self.timeouts[0][0] if self.timeouts else NEVER_NS
+
+    def next_wakeup_ns(self) -> int:
+        """When to call expire(), and schedule() where nothing is in flight, at the latest."""
+        return min(self.next_timeout_ns(), self._delay_end_ns() if self._may_hold() and not self.rows else NEVER_NS)
 
     def schedule(self, now_ns: int) -> list[tuple[Request, int]]:
-        """The next batch, as rows (request, tokens to compute); empty: nothing to do."""
+        """The next batch, as rows (request, tokens to compute); empty: nothing to do, or not yet."""
         assert not self.rows, "complete() or fail() the batch in flight first"
-        budget = self.config.max_num_batched_tokens
+        self.expire(now_ns)
+        if not self.has_work or (self._may_hold() and now_ns < self._delay_end_ns()):
+            return self.rows
+        self.last_release = self._reason()
         for request in list(self.running):
-            if request.todo == 1 and request in self.running and self._grow(request):
-                self._add_row(request, 1)
-                budget -= 1
+            if request.todo == 1 and request in self.running:
+                self._grow(request)
+        while self.queue and self._admit(cast(Request, self.queue.head())):
+            pass
         for request in self.running:
-            if budget and request.todo > 1:
+            if request.todo == 1:
+                self._add_row(request, 1)
+        budget = self.config.max_num_batched_tokens - len(self.rows)
+        for request in self.running:
+            if request.todo > 1 and budget:
                 budget -= self._add_row(request, min(request.todo, budget))
-        while budget and self.waiting and len(self.running) < self.config.max_num_seqs:
-            request = self.waiting[0]  # none overtakes the head
-            blocks = self._blocks_for(len(request.tokens))
-            if blocks > len(self.free):
-                break
-            del self.waiting[0]
-            request.blocks = [self.free.pop() for _ in range(blocks)]
-            insort(self.running, request, key=lambda r: r.key)
-            budget -= self._add_row(request, min(request.todo, budget))
-        self.steps += bool(self.rows)
+        self.steps += 1
+        self.releases[self.last_release] += 1
+        self._decide(RELEASED | self.last_release)
+        self.scheduled_ns = now_ns
         return self.rows
+
+    def _may_hold(self) -> bool:
+        """What waits may wait for more to share its batch, until `_delay_end_ns`."""
+        c = self.config
+        return (
+            c.max_queue_delay_us > 0 and not self.running and not self.draining and 0 < len(self.queue) < c.max_num_seqs
+        )
+
+    def _delay_end_ns(self) -> int:
+        return cast(Request, self.queue.oldest()).submitted_ns + self.config.max_queue_delay_us * 1000
+
+    def _reason(self) -> Release:
+        if self.running:
+            return Release.RUNNING
+        if not self.config.max_queue_delay_us:
+            return Release.NO_DELAY
+        if self.draining:
+            return Release.DRAINING
+        return Release.FULL if len(self.queue) >= self.config.max_num_seqs else Release.DELAY
+
+    def _admit(self, head: Request) -> bool:
+        victims = self._victims_for(head)
+        if victims is None:
+            return False
+        for _ in range(victims):
+            self._preempt_last()
+        self.queue.admit(head)
+        self.queued_tokens -= len(head.tokens)
+        head.blocks = [self.free.pop() for _ in range(self._blocks_for(len(head.tokens)))]
+        self.running.append(head)
+        self.running.sort(key=self._run_order)
+        return True
+
+    def _run_order(self, request: Request) -> tuple[int, ...]:
+        return (not self.queue.aged(request), -request.priority, request.id)
+
+    def _victims_for(self, head: Request) -> int | None:
+        """How many of the running, from the last on, must go for it to be admitted; None: it cannot be."""
+        lower = []  # who may be displaced
+        for request in reversed(self.running):
+            if request.priority >= head.priority or self.queue.aged(request):
+                break
+            lower.append(request)
+        # Prefills of lower priority leave it their budget; decodes only when displaced.
+        stays = [r for r in self.running if r not in lower or r.todo == 1]
+        for n in range(len(lower) + 1):
+            gone = lower[:n]
+            claimed = sum(r.todo for r in stays if r not in gone)
+            blocks = len(self.free) + sum(len(r.blocks) for r in gone)
+            seats = self.config.max_num_seqs - len(self.running) + n
+            if seats and blocks >= self._blocks_for(len(head.tokens)) and claimed < self.config.max_num_batched_tokens:
+                return n
+        return None
 
     def complete(self, now_ns: int, next_token: Sequence[int]) -> None:
         for (request, n), token in zip(self.rows, next_token, strict=True):
             if request.ended:
                 continue
             request.computed += n
-            counted = max(request.prompt_counted, min(request.computed, request.n_prompt))
-            self.prompt_tokens += counted - request.prompt_counted
-            request.prompt_counted = counted
+            fresh = max(min(request.computed, request.n_prompt) - request.prompt_counted, 0)
+            self.prompt_tokens += fresh
+            request.prompt_counted += fresh
+            self._charge(request, fresh * PROMPT_TOKEN_CHARGE)
             if request.todo == 0:
                 self._accept(request, int(token), now_ns)
+        self.cost.observe(sum(n for _, n in self.rows), len(self.rows), now_ns - self.scheduled_ns)
         self._close_batch()
 
     def fail(self, now_ns: int, message: str) -> None:
@@ -194,42 +289,54 @@ class SchedulerTwin:
 
     @property
     def has_work(self) -> bool:
-        return bool(self.running or self.waiting)
+        return bool(self.running or self.queue)
 
     @property
-    def queued_tokens(self) -> int:
-        return sum(len(request.tokens) for request in self.waiting)
+    def release(self) -> str:
+        """Why the last batch went."""
+        return self.last_release.name.lower()
 
-    def counters(self) -> dict[str, int]:
+    def counters(self) -> dict[str, Any]:
         return {
             **{outcome.name.lower(): self.outcomes[outcome] for outcome in Outcome},
             "num_requests_running": len(self.running),
-            "num_requests_waiting": len(self.waiting),
+            "num_requests_waiting": len(self.queue),
             "num_queued_tokens": self.queued_tokens,
             "steps": self.steps,
             "prompt_tokens": self.prompt_tokens,
             "output_tokens": self.output_tokens,
             "num_preemptions": self.preemptions,
             "kv_blocks_used": self.config.num_blocks - len(self.free),
+            "deadline_misses": self.deadline_misses,
+            "releases": {release.name.lower(): self.releases[release] for release in Release},
+            "step_cost_s": self.cost.coefficients,
         }
 
     def _blocks_for(self, tokens: int) -> int:
         return -(-tokens // self.config.block_size)
 
-    def _grow(self, request: Request) -> bool:
+    def _enqueue(self, request: Request) -> None:
+        self.queue.push(request)
+        self.queued_tokens += len(request.tokens)
+
+    def _charge(self, request: Request, tokens: int) -> None:
+        self.queue.counters[request.priority, request.tenant] += tokens
+
+    def _grow(self, request: Request) -> None:
         if len(request.blocks) * self.config.block_size >= len(request.tokens):
-            return True
+            return
         if not self.free:
-            victim = self.running.pop()
-            self._give_back(victim)
-            victim.computed = 0
-            insort(self.waiting, victim, key=lambda r: r.key)
-            self.preemptions += 1
-            self._decide(PREEMPTED | victim.id)
-            if victim is request:
-                return False
-        request.blocks.append(self.free.pop())
-        return True
+            self._preempt_last()
+        if request in self.running:  # it may have been the last itself
+            request.blocks.append(self.free.pop())
+
+    def _preempt_last(self) -> None:
+        victim = self.running.pop()
+        self._give_back(victim)
+        victim.computed = 0
+        self._enqueue(victim)
+        self.preemptions += 1
+        self._decide(PREEMPTED | victim.id)
 
     def _add_row(self, request: Request, n: int) -> int:
         self.rows.append((request, n))
@@ -244,25 +351,42 @@ class SchedulerTwin:
         if request.first_token_ns < 0:
             request.first_token_ns = now_ns
         self.output_tokens += 1
+        self._charge(request, OUTPUT_TOKEN_CHARGE)
         self.events[0].append((request.id, token, now_ns))
         if len(request.tokens) - request.n_prompt == request.max_tokens or token == request.stop_token_id:
             self._end(request, Outcome.FINISHED, now_ns)
 
+    def _end_early(self, request: Request, outcome: Outcome, now_ns: int) -> None:
+        """Wherever it is. In flight it keeps its blocks until its step is complete."""
+        self._end(request, outcome, now_ns)
+        if request.id in self.queue.waiting:
+            self.queue.drop(request)
+            self.queued_tokens -= len(request.tokens)
+            self.queue.leave(request)
+        elif all(row is not request for row, _ in self.rows):
+            self._retire(request)
+
     def _end(self, request: Request, outcome: Outcome, now_ns: int, message: str = "") -> None:
         del self.live[request.id]
         request.ended = True
+        missed = 0 < request.deadline_ns < now_ns and outcome is not Outcome.CANCELLED
         n_output = len(request.tokens) - request.n_prompt
         times = (request.submitted_ns, request.first_token_ns, now_ns)
-        self.events[1].append((request.id, int(outcome), request.n_prompt, n_output, *times, message))
+        self.events[1].append((request.id, int(outcome), request.n_prompt, n_output, *times, message, missed))
         self.outcomes[outcome] += 1
+        self.deadline_misses += missed
         self._decide(ENDED | request.id << 3 | outcome)
 
     def _close_batch(self) -> None:
         for request, _ in self.rows:
             if request.ended:
-                self.running.remove(request)
-                self._give_back(request)
+                self._retire(request)
         self.rows = []
+
+    def _retire(self, request: Request) -> None:
+        self.running.remove(request)
+        self._give_back(request)
+        self.queue.leave(request)
 
     def _give_back(self, request: Request) -> None:
         self.free.extend(reversed(request.blocks))
