@@ -1,4 +1,4 @@
-#include "scheduler/scheduler.h"
+#include "bindings/scheduler.h"
 
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
@@ -16,16 +16,12 @@
 namespace py = pybind11;
 
 namespace ww::bindings {
-namespace {
 
-using Int32s = py::array_t<int32_t, py::array::c_style | py::array::forcecast>;
+namespace {
 
 const char* const kReleaseNames[kReleases] = {"running", "no_delay", "draining", "full", "delay"};
 
-template <class T>
-py::array_t<T> copied(const T* from, int32_t n) {
-  return py::array_t<T>(n, from);
-}
+}  // namespace
 
 SchedulerConfig config_of(const py::object& c) {
   return {c.attr("max_num_seqs").cast<int32_t>(),        c.attr("max_num_batched_tokens").cast<int32_t>(),
@@ -33,6 +29,35 @@ SchedulerConfig config_of(const py::object& c) {
           c.attr("block_size").cast<int32_t>(),          c.attr("num_blocks").cast<int32_t>(),
           c.attr("max_model_len").cast<int32_t>(),       c.attr("max_queue_delay_us").cast<int64_t>(),
           c.attr("max_overtakes").cast<int32_t>()};
+}
+
+py::dict counters_of(const SchedulerCounters& c) {
+  py::dict d;
+  const char* outcomes[] = {"finished", "cancelled", "timed_out", "rejected", "failed"};
+  for (int i = 0; i < 5; ++i) d[outcomes[i]] = c.outcomes[i];
+  d["num_requests_running"] = c.running;
+  d["num_requests_waiting"] = c.waiting;
+  d["num_queued_tokens"] = c.queued_tokens;
+  d["steps"] = c.steps;
+  d["prompt_tokens"] = c.prompt_tokens;
+  d["output_tokens"] = c.output_tokens;
+  d["num_preemptions"] = c.preemptions;
+  d["kv_blocks_used"] = c.kv_blocks_used;
+  d["deadline_misses"] = c.deadline_misses;
+  py::dict releases;
+  for (int i = 0; i < kReleases; ++i) releases[kReleaseNames[i]] = c.releases[i];
+  d["releases"] = releases;
+  d["step_cost_s"] = py::make_tuple(c.step_cost_s[0], c.step_cost_s[1], c.step_cost_s[2]);
+  return d;
+}
+
+namespace {
+
+using Int32s = py::array_t<int32_t, py::array::c_style | py::array::forcecast>;
+
+template <class T>
+py::array_t<T> copied(const T* from, int32_t n) {
+  return py::array_t<T>(n, from);
 }
 
 RequestParams params_of(int32_t max_tokens, int32_t stop_token_id, const py::object& s, int32_t priority,
@@ -73,26 +98,6 @@ py::tuple events_of(const Events& events) {
     ends[i++] = py::make_tuple(e.id, static_cast<int>(e.outcome), e.n_prompt, e.n_output, e.submitted_ns,
                                e.first_token_ns, e.finished_ns, e.message, e.deadline_missed);
   return py::make_tuple(tokens, ends);
-}
-
-py::dict counters_of(const SchedulerCounters& c) {
-  py::dict d;
-  const char* outcomes[] = {"finished", "cancelled", "timed_out", "rejected", "failed"};
-  for (int i = 0; i < 5; ++i) d[outcomes[i]] = c.outcomes[i];
-  d["num_requests_running"] = c.running;
-  d["num_requests_waiting"] = c.waiting;
-  d["num_queued_tokens"] = c.queued_tokens;
-  d["steps"] = c.steps;
-  d["prompt_tokens"] = c.prompt_tokens;
-  d["output_tokens"] = c.output_tokens;
-  d["num_preemptions"] = c.preemptions;
-  d["kv_blocks_used"] = c.kv_blocks_used;
-  d["deadline_misses"] = c.deadline_misses;
-  py::dict releases;
-  for (int i = 0; i < kReleases; ++i) releases[kReleaseNames[i]] = c.releases[i];
-  d["releases"] = releases;
-  d["step_cost_s"] = py::make_tuple(c.step_cost_s[0], c.step_cost_s[1], c.step_cost_s[2]);
-  return d;
 }
 
 // A Python StepEngine behind the C interface. An exception becomes a failed batch, its words kept for the requests.

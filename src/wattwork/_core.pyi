@@ -121,6 +121,22 @@ class SchedulerCore:
     @property
     def decision_hash(self) -> int: ...
 
+def simulate(
+    config: object,
+    time_ns: NDArray[np.int64],
+    prompt_tokens: NDArray[np.int32],
+    output_tokens: NDArray[np.int32],
+    priority: NDArray[np.int32] | None,
+    tenant: NDArray[np.uint64] | None,
+    deadline_ns: NDArray[np.int64] | None,
+    timeout_ns: NDArray[np.int64] | None,
+    cost: tuple[float, float, float, float],
+    seed: int,
+    devices: int,
+    watch_signals: bool,
+    /,
+) -> tuple[NDArray[np.void], NDArray[np.int64], list[tuple[dict[str, Any], int, int]], int]: ...
+
 class Loop:
     def __init__(self, config: object, engine: object, native: int, threads: int) -> None: ...
     def submit(
