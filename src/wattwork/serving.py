@@ -103,7 +103,7 @@ def requests_of(timings: Iterable[tuple[Timing, int, int]]) -> tuple[NDArray[np.
         rows.append(
             (round(timing.submitted_s * 1e9), first_ns, last_ns, ended_ns, prompt_tokens, len(times_ns), 0, outcome)
         )
-        gaps += [(after - before, 1) for before, after in zip(times_ns, times_ns[1:], strict=False)]
+        gaps += [(after - before, 1) for before, after in pairwise(times_ns)]
     return np.array(rows, REQUEST), np.array(gaps, np.int64).reshape(-1, 2)
 
 

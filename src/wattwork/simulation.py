@@ -17,12 +17,13 @@ import numpy as np
 from wattwork import _native
 from wattwork.errors import InvalidInput, whole
 from wattwork.serving import SLO, serving_metrics
+from wattwork.trace import SizedTrace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wattwork.scheduler import SchedulerConfig
-    from wattwork.trace import SizedTrace, Trace
+    from wattwork.trace import Trace
 
 MOST_DEVICES = 4096
 
@@ -84,7 +85,7 @@ def simulate(
     devices, seed = whole("devices", devices), whole("seed", seed)
     if not 1 <= devices <= MOST_DEVICES:
         raise InvalidInput(f"devices must be from 1 to {MOST_DEVICES}, not {devices}.")
-    plain: Trace = getattr(trace, "trace", trace)
+    plain = trace.trace if isinstance(trace, SizedTrace) else trace
     c = cost_model
     start_s = time.perf_counter()
     requests, gaps_ns, ran, end_ns = _run()(
@@ -121,10 +122,8 @@ def _columns(trace: Trace) -> tuple[NDArray[Any] | None, ...]:
     if any(column.min() < 1 or column.max() >= 2**31 for column in lengths):
         raise InvalidInput("a trace's prompts and outputs must have from 1 to 2^31 - 1 tokens.")
 
-    def typed(column: NDArray[Any] | None, dtype: type, factor: float = 1.0) -> NDArray[Any] | None:
-        return (
-            None if column is None else np.round(column * factor).astype(dtype) if factor != 1 else column.astype(dtype)
-        )
+    def ns(column_ms: NDArray[Any] | None) -> NDArray[Any] | None:
+        return None if column_ms is None else np.round(column_ms * 1e6).astype(np.int64)
 
     return (
         np.round(trace.arrival_s * 1e9).astype(np.int64),
