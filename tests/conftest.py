@@ -1,6 +1,12 @@
 """Two environments run this suite: with the core (nothing may skip for want of it), and the pure-Python fallback."""
 
+from seeds import FRESH_SEED
+
 from wattwork._native import HAVE_CORE
+
+
+def pytest_report_header():
+    return f"fresh seed: {FRESH_SEED} (WATTWORK_TEST_SEED={FRESH_SEED} repeats it)"
 
 
 def pytest_collection_modifyitems(config, items):

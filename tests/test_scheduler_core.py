@@ -1,34 +1,37 @@
 """The C++ state machine held against the Python one: equal calls, equal batches, outcomes and decision hashes."""
 
+import random
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from scheduler_pair import STOP, Pair
+from seeds import FRESH_SEED
 
 from wattwork._native import HAVE_CORE, core
-from wattwork.engines.base import Batch
-from wattwork.scheduler import Sampling, SchedulerConfig
-from wattwork.scheduler.twin import Outcome, Reject, SchedulerTwin, to_batch
+from wattwork.scheduler import SchedulerConfig
+from wattwork.scheduler.twin import Outcome, Reject, SchedulerTwin
 
-ARRAYS = ("tokens", "q_start", "ctx_len", "block_table", "slot_map", "want_logits", "sampling")
-STOP = 7
-
-
-def assert_same_batch(ours: Batch, theirs: Batch):
-    for name in ARRAYS:
-        a, b = getattr(ours, name), getattr(theirs, name)
-        assert (a is None) == (b is None), name
-        if a is not None:
-            assert (a.dtype, a.shape) == (b.dtype, b.shape), name
-            assert (a == b).all(), name
-
-
-REQUEST = st.tuples(st.integers(1, 9), st.integers(1, 16), st.sampled_from([-1, STOP]), st.booleans())
+DELAYS_US, OVERTAKES = (0, 0, 1, 5), (1, 2, 3, 8, 10**6)
+LATER_NS = st.one_of(st.just(0), st.integers(1, 20_000))
+REQUEST = st.fixed_dictionaries(
+    {
+        "n": st.integers(1, 9),
+        "max_tokens": st.integers(1, 16),
+        "stop": st.sampled_from([-1, STOP]),
+        "hot": st.booleans(),
+        "priority": st.integers(-1, 1),
+        "tenant": st.integers(0, 3),
+        "deadline_in": LATER_NS,
+        "timeout_in": LATER_NS,
+    }
+)
 
 
 class Machine(RuleBasedStateMachine):
-    """Both machines get every call. Small pools, so that preemption is the rule rather than the exception."""
+    """Small pools, so that preemption is the rule rather than the exception."""
 
     @initialize(
         seqs=st.integers(2, 5),
@@ -38,143 +41,66 @@ class Machine(RuleBasedStateMachine):
         block=st.integers(1, 3),
         blocks=st.integers(4, 12),
         length=st.integers(8, 24),
+        delay=st.sampled_from(DELAYS_US),
+        overtakes=st.sampled_from(OVERTAKES),
     )
-    def make(self, *, seqs, extra, queued, queued_tokens, block, blocks, length):
-        self.config = SchedulerConfig(seqs, seqs + extra, queued, queued_tokens, block, blocks, length)
-        self.twin = SchedulerTwin(self.config)
-        self.core = core.SchedulerCore(self.config) if HAVE_CORE else None
-        self.machines = [m for m in (self.twin, self.core) if m is not None]
-        self.now_ns = 0
-        self.rows = []
-        self.submitted, self.ended, self.queued_only = set(), {}, {}
-        self.outputs = {}
-
-    def both(self, method, *args):
-        """Call both; they must answer the same."""
-        answers = [getattr(machine, method)(*args) for machine in self.machines]
-        assert all(answer == answers[0] for answer in answers), (method, answers)
-        return answers[0]
+    def make(self, *, seqs, extra, queued, queued_tokens, block, blocks, length, delay, overtakes):
+        bounds = (seqs, seqs + extra, queued, queued_tokens, block, blocks, length, delay, overtakes)
+        self.pair = Pair(SchedulerConfig(*bounds))
 
     @rule(requests=st.lists(REQUEST, min_size=1, max_size=6))
     def submit(self, requests):
-        for n, max_tokens, stop, hot in requests:
-            self.now_ns += 1
-            sampling = Sampling(temperature=0.5, top_k=3, seed=n) if hot else None
-            tokens = np.arange(n, dtype=np.int32) + 100 * n
-            id = self.both("submit", self.now_ns, tokens, max_tokens, stop, sampling)
-            if id > 0:
-                assert id == len(self.submitted) + 1
-                self.submitted.add(id)
-                self.outputs[id] = []
+        for request in requests:
+            self.pair.submit(**request)
 
-    @precondition(lambda self: self.submitted)
+    @precondition(lambda self: self.pair.submitted)
     @rule(share=st.floats(0, 1))
     def cancel(self, share):
-        self.now_ns += 1
-        ids = sorted(self.twin.live) or sorted(self.submitted)
-        id = ids[int(share * (len(ids) - 1))]
-        waiting = id in {r.id for r in self.twin.waiting}
-        never_run = waiting and not self.outputs[id]
-        assert self.both("cancel", self.now_ns, id) == (id not in self.ended)
-        if never_run:
-            self.queued_only[id] = self.twin.steps
+        ids = sorted(self.pair.twin.live) or sorted(self.pair.submitted)
+        self.pair.cancel(ids[int(share * (len(ids) - 1))])
 
-    @precondition(lambda self: not self.twin.rows)
+    @rule(ns=st.integers(0, 10_000))
+    def pass_time(self, ns):
+        self.pair.now_ns += ns
+
+    @rule()
+    def expire(self):
+        self.pair.expire()
+
+    @precondition(lambda self: not self.pair.rows)
     @rule()
     def schedule(self):
-        """Begin a step, and hold the batch against the rules."""
-        self.now_ns += 1
-        self.rows = list(self.twin.schedule(self.now_ns))
-        ours = to_batch(self.rows, self.config.block_size) if self.rows else None
-        if self.core:
-            theirs = self.core.schedule(self.now_ns)
-            assert (ours is None) == (theirs is None)
-            if ours is not None:
-                assert_same_batch(ours, theirs)
-        ids = [r.id for r, _ in self.rows]
-        assert len(set(ids)) == len(ids) <= self.config.max_num_seqs
-        assert sum(n for _, n in self.rows) <= self.config.max_num_batched_tokens
-        assert not any(id in self.ended for id in ids), "what has ended is not executed"
-        assert bool(self.rows) == self.twin.has_work, "no idle engine beside a request"
-        waiting = [r.id for r in self.twin.waiting]
-        assert waiting == sorted(waiting), "first in, first out, also across preemption"
-        if waiting and self.twin.running:
-            assert max(r.id for r in self.twin.running) < waiting[0], "none is overtaken"
-        if waiting and len(self.twin.running) < self.config.max_num_seqs:
-            used = sum(n for _, n in self.rows)
-            fits = -(-len(self.twin.waiting[0].tokens) // self.config.block_size) <= len(self.twin.free)
-            assert not fits or used == self.config.max_num_batched_tokens, "the head is admitted if it fits"
+        self.pair.schedule()
 
-    @precondition(lambda self: self.twin.rows)
-    @rule(token=st.integers(1, STOP), missing=st.integers(0, 30))
-    def complete(self, token, missing):
-        """End it: each wants a token and gets this one, but for the row `missing`."""
-        self.now_ns += 1
-        next_token = [token] * len(self.rows)
-        if missing < len(self.rows):
-            next_token[missing] = -1
-        self.both("complete", self.now_ns, next_token)
-        self.rows = []
+    @precondition(lambda self: self.pair.rows)
+    @rule(token=st.integers(1, STOP), missing=st.integers(0, 30), ns=st.integers(0, 2000))
+    def complete(self, token, missing, ns):
+        """Each wants a token and gets this one, but for the row `missing`."""
+        self.pair.now_ns += ns
+        self.pair.complete([-1 if row == missing else token for row in range(len(self.pair.rows))])
 
-    @precondition(lambda self: self.twin.rows)
+    @precondition(lambda self: self.pair.rows)
     @rule()
     def fail(self):
-        self.now_ns += 1
-        batch = {r.id for r, _ in self.rows if not r.ended}
-        before = set(self.twin.live)
-        self.both("fail", self.now_ns, "broken")
-        assert before - set(self.twin.live) == batch, "a failure ends its batch, and that alone"
-        self.rows = []
+        self.pair.fail()
 
-    @precondition(lambda self: self.twin.has_work)
-    @rule(n=st.integers(2, 10), token=st.integers(1, 6))
-    def steps(self, n, token):
+    @precondition(lambda self: self.pair.twin.has_work)
+    @rule(n=st.integers(2, 10), token=st.integers(1, 6), ns=st.integers(1, 300))
+    def steps(self, n, token, ns):
         for i in range(2 * n):
-            if self.twin.rows:
-                self.complete(token + i, 99)
+            if self.pair.rows:
+                self.complete(token + i, 99, ns)
             else:
                 self.schedule()
-            self.step_done()
 
-    @precondition(lambda self: self.twin.has_work)
+    @precondition(lambda self: self.pair.twin.has_work)
     @rule()
     def drain(self):
-        """Refuse what comes and run until nothing is left."""
-        self.both("set_draining", True)
-        assert self.both("submit", self.now_ns, [1], 1) == Reject.DRAINING
-        while self.twin.has_work:
-            self.steps(1, 1)
-        assert len(self.twin.free) == self.config.num_blocks
-        self.both("set_draining", False)
-
-    def step_done(self):
-        for machine in self.machines[1:]:
-            machine.check()
-            assert machine.counters() == self.twin.counters()
-            assert machine.decision_hash == self.twin.decision_hash
-        free, owned = list(self.twin.free), [b for r in self.twin.running for b in r.blocks]
-        assert sorted(free + owned) == list(range(self.config.num_blocks))
-        tokens, ends = self.both("take_events")
-        for id, token, _ in tokens:
-            assert id not in self.ended or self.ended[id] == Outcome.CANCELLED
-            self.outputs[id].append(token)
-        for id, outcome, _, n_output, *_ in ends:
-            assert id in self.submitted - set(self.ended), "each ends exactly once"
-            self.ended[id] = outcome
-            assert n_output == len(self.outputs[id])
-            if id in self.queued_only:
-                assert n_output == 0
-        assert self.submitted - set(self.ended) == set(self.twin.live)
-
-    @invariant()
-    def holds(self):
-        if hasattr(self, "twin"):
-            self.step_done()
+        self.pair.drain()
 
 
-TestMachines = Machine.TestCase
-TestMachines.settings = settings(
-    max_examples=250,
+SETTINGS = settings(
+    max_examples=150,
     stateful_step_count=60,
     deadline=None,
     database=None,
@@ -183,45 +109,85 @@ TestMachines.settings = settings(
 )
 
 
+@seed(20)
+class FixedMachine(Machine):
+    pass
+
+
+@seed(FRESH_SEED)
+class FreshMachine(Machine):
+    pass
+
+
+TestMachines, TestFreshMachines = FixedMachine.TestCase, FreshMachine.TestCase
+TestMachines.settings = TestFreshMachines.settings = SETTINGS
+
+
+def random_config(rng):
+    seqs = rng.randint(1, 6)
+    return SchedulerConfig(
+        max_num_seqs=seqs,
+        max_num_batched_tokens=seqs + rng.randint(0, 12),
+        max_num_queued_reqs=rng.randint(2, 14),
+        max_num_queued_tokens=rng.randint(20, 120),
+        block_size=rng.randint(1, 4),
+        num_blocks=rng.randint(4, 14),
+        max_model_len=rng.randint(8, 28),
+        max_queue_delay_us=rng.choice(DELAYS_US),
+        max_overtakes=rng.choice(OVERTAKES),
+    )
+
+
+def operate(pair, rng):
+    """One operation, drawn at random."""
+    what = rng.random()
+    pair.now_ns += rng.choice((0, 0, 1, 250)) * rng.randint(1, 4)
+    if what < 0.35:
+        pair.submit(
+            rng.randint(1, 12),
+            rng.randint(1, 12),
+            stop=STOP,
+            hot=rng.random() < 0.2,
+            priority=rng.randint(0, 2),
+            tenant=rng.randint(0, 3),
+            deadline_in=rng.choice((0, 0, rng.randint(1, 20_000))),
+            timeout_in=rng.choice((0, 0, rng.randint(1, 20_000))),
+        )
+    elif what < 0.40:
+        pair.cancel(rng.randint(1, pair.twin.last_id + 1))
+    elif what < 0.43:
+        pair.expire()
+    elif what < 0.44:
+        pair.both("set_draining", rng.random() < 0.3)
+    elif not pair.rows:
+        pair.schedule()
+    elif what > 0.98:
+        pair.fail()
+    else:
+        pair.complete([rng.randint(0, 40) for _ in pair.rows])
+
+
+@pytest.mark.parametrize("which", ["fixed", "fresh"])
+def test_random_walks_are_the_same_in_both(which):
+    """With the two machines above, some 10^5 operations, all invariants checked after each."""
+    rng = random.Random(20 if which == "fixed" else FRESH_SEED)
+    preemptions = missed = timed_out = calls = 0
+    while calls < 50_000:
+        pair = Pair(random_config(rng))
+        for _ in range(1000):
+            operate(pair, rng)
+        pair.drain()
+        calls += pair.calls
+        preemptions += pair.twin.preemptions
+        missed += pair.missed
+        timed_out += pair.twin.outcomes[Outcome.TIMED_OUT]
+    assert min(preemptions, missed, timed_out) > 50
+
+
 def config(**changes):
     return SchedulerConfig(
         **{"max_num_seqs": 4, "max_num_batched_tokens": 8, "num_blocks": 8, "block_size": 4, **changes}
     )
-
-
-@pytest.mark.core
-def test_long_random_walk_is_the_same_in_both():
-    """Some 40,000 operations on one pair of machines, checked now and then."""
-    rng = np.random.default_rng(20)
-    c = SchedulerConfig(8, 24, 12, 200, 4, 20, 48)
-    twin, native = SchedulerTwin(c), core.SchedulerCore(c)
-    rows = 0
-    for now_ns in range(40_000):
-        what = rng.random()
-        if what < 0.3:
-            args = (now_ns, rng.integers(0, 99, rng.integers(1, 24)), int(rng.integers(1, 24)), 7)
-            assert twin.submit(*args) == native.submit(*args)
-        elif what < 0.35:
-            id = int(rng.integers(1, twin.last_id + 2))
-            assert twin.cancel(now_ns, id) == native.cancel(now_ns, id)
-        elif not rows:
-            ours, theirs = twin.schedule(now_ns), native.schedule(now_ns)
-            rows = len(ours)
-            if rows:
-                assert_same_batch(to_batch(ours, c.block_size), theirs)
-        elif what > 0.99:
-            twin.fail(now_ns, "x"), native.fail(now_ns, "x")
-            rows = 0
-        else:
-            next_token = rng.integers(0, 40, rows).tolist()
-            twin.complete(now_ns, next_token), native.complete(now_ns, next_token)
-            rows = 0
-        assert twin.decision_hash == native.decision_hash
-        if now_ns % 64 == 0:
-            native.check()
-            assert twin.counters() == native.counters()
-            assert twin.take_events() == native.take_events()
-    assert twin.preemptions > 1000
 
 
 @pytest.mark.core
