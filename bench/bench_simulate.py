@@ -1,4 +1,4 @@
-"""How fast a trace runs in virtual time: requests of the packaged Azure trace, again and again, per second of wall time.
+"""How fast a trace runs in virtual time: requests of the packaged Azure trace, over and over, per second.
 
 Run: python bench/bench_simulate.py [requests]
 

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from wattwork import _native
 from wattwork.errors import InvalidInput
 from wattwork.scheduler import SchedulerConfig
+from wattwork.scheduler.served import REQUEST
 from wattwork.scheduler.simulate_twin import simulate as simulate_twin
 from wattwork.scheduler.twin import Outcome
-from wattwork.serving import REQUEST, SLO, requests_of, serving_metrics
+from wattwork.serving import SLO, requests_of, serving_metrics
 from wattwork.simulation import CostModel, simulate
 from wattwork.trace import Trace, packaged_trace
 

@@ -164,12 +164,12 @@ struct DeleteWithoutGil {
 };
 
 std::unique_ptr<Loop, DeleteWithoutGil> make_loop(const py::object& config, const py::object& engine,
-                                                  uintptr_t native, int threads) {
+                                                  uintptr_t native, int threads, const std::string& record) {
   const SchedulerConfig c = config_of(config);
   std::optional<LoopEngine> e;
   if (native) e = native_engine(native, engine);
   else if (!engine.is_none()) e = python_engine(engine, c.block_size);
-  return std::unique_ptr<Loop, DeleteWithoutGil>(new Loop(c, e ? &*e : nullptr, threads));
+  return std::unique_ptr<Loop, DeleteWithoutGil>(new Loop(c, e ? &*e : nullptr, threads, record));
 }
 
 // Steps of an engine that answers `token` at once: the cost of the scheduler alone.
@@ -222,6 +222,8 @@ void bind_core(py::module_& m) {
            })
       .def("run_steps", &run_steps, py::call_guard<py::gil_scoped_release>())
       .def("counters", [](const Scheduler& s) { return counters_of(s.counters()); })
+      .def("record", &Scheduler::record)
+      .def("stop_recording", &Scheduler::stop_recording)
       .def("check", &Scheduler::check)
       .def_property_readonly("in_flight", &Scheduler::in_flight)
       .def_property_readonly("has_work", &Scheduler::has_work)
@@ -233,7 +235,8 @@ void bind_core(py::module_& m) {
 void bind_loop(py::module_& m) {
   using NoGil = py::call_guard<py::gil_scoped_release>;
   py::class_<Loop, std::unique_ptr<Loop, DeleteWithoutGil>>(m, "Loop")
-      .def(py::init(&make_loop), py::arg("config"), py::arg("engine"), py::arg("native"), py::arg("threads"))
+      .def(py::init(&make_loop), py::arg("config"), py::arg("engine"), py::arg("native"), py::arg("threads"),
+           py::arg("record") = "")
       .def("submit",
            [](Loop& loop, const Int32s& tokens, int32_t max_tokens, int32_t stop_token_id, const py::object& sampling,
               int32_t priority, uint64_t tenant, int64_t deadline_ns, int64_t timeout_ns) {
@@ -267,6 +270,7 @@ void bind_loop(py::module_& m) {
              d["yield_times_ns"] = py::tuple(py::cast(s.yield_times_ns));
              return d;
            })
+      .def("record_error", &Loop::record_error)
       .def("close", &Loop::close, NoGil());
 }
 

@@ -8,6 +8,7 @@
 
 #include "bindings/bindings.h"
 #include "bindings/scheduler.h"
+#include "scheduler/log.h"
 
 namespace py = pybind11;
 
@@ -28,6 +29,17 @@ const T* checked(const Column<T>& column, py::ssize_t n) {
 template <class T>
 const T* checked(const MaybeColumn<T>& column, py::ssize_t n) {
   return column ? checked(*column, n) : nullptr;
+}
+
+py::array requests_of(const Served& served) {
+  const py::object dtype = py::module_::import("wattwork.scheduler.served").attr("REQUEST");
+  const auto n = static_cast<py::ssize_t>(served.requests.size());
+  return py::array(py::dtype::from_args(dtype), {n}, {sizeof(ServedRequest)}, served.requests.data());
+}
+
+py::array gaps_of(const Served& served) {
+  const auto n = static_cast<py::ssize_t>(served.gaps_ns.size());
+  return py::array_t<int64_t>({n, py::ssize_t{2}}, reinterpret_cast<const int64_t*>(served.gaps_ns.data()));
 }
 
 py::list devices_of(const SimResult& result) {
@@ -58,19 +70,27 @@ py::tuple simulate_face(const py::object& config, const Column<int64_t>& time_ns
     result = simulate(c, arrivals, {cost[0], cost[1], cost[2], cost[3], seed}, devices, watcher(watch_signals));
   }
   raise_pending();
-  const py::object dtype = py::module_::import("wattwork.serving").attr("REQUEST");
-  const auto rows = static_cast<py::ssize_t>(result.requests.size()), gaps = static_cast<py::ssize_t>(result.gaps_ns.size());
-  return py::make_tuple(
-      py::array(py::dtype::from_args(dtype), {rows}, {sizeof(SimRequest)}, result.requests.data()),
-      py::array_t<int64_t>({gaps, py::ssize_t{2}}, reinterpret_cast<const int64_t*>(result.gaps_ns.data())),
-      devices_of(result), result.end_ns);
+  return py::make_tuple(requests_of(result.served), gaps_of(result.served), devices_of(result), result.end_ns);
+}
+
+py::tuple replay_face(const py::bytes& log, bool watch_signals) {
+  const std::string_view data = log;
+  LogReplay r;
+  {
+    py::gil_scoped_release nogil;
+    r = replay_log(reinterpret_cast<const uint8_t*>(data.data()), data.size(), watcher(watch_signals));
+  }
+  raise_pending();
+  return py::make_tuple(requests_of(r.served), gaps_of(r.served), counters_of(r.counters), r.decision_hash,
+                        py::make_tuple(r.begin_ns, r.end_ns, r.busy_ns), r.cut_at, r.differs_at);
 }
 
 }  // namespace
 
 void bind_simulation(py::module_& m) {
-  static_assert(sizeof(SimRequest) == 48 && sizeof(std::pair<int64_t, int64_t>) == 16);
+  static_assert(sizeof(ServedRequest) == 48 && sizeof(std::pair<int64_t, int64_t>) == 16);
   m.def("simulate", &simulate_face);
+  m.def("replay", &replay_face);
 }
 
 }  // namespace ww::bindings

@@ -36,7 +36,7 @@ class Simulation {
     for (int i = 0; i < devices; ++i) devices_.push_back(std::make_unique<Device>(config));
     const int32_t* longest = std::max_element(arrivals.prompt_tokens, arrivals.prompt_tokens + arrivals.n);
     if (arrivals.n > 0) prompt_.resize(static_cast<size_t>(*longest));
-    result_.requests.reserve(static_cast<size_t>(arrivals.n));
+    result_.served.requests.reserve(static_cast<size_t>(arrivals.n));
   }
 
   SimResult run(const std::function<bool()>& stop) {
@@ -78,13 +78,8 @@ class Simulation {
     params.deadline_ns = from_now(arrivals_.deadline_ns);
     params.timeout_ns = from_now(arrivals_.timeout_ns);
     const int64_t id = d.scheduler.submit(now_ns, prompt_.data(), n, params);
-    SimRequest& r = result_.requests.emplace_back(SimRequest{now_ns, -1, -1, -1, n, 0, -1, -1});
-    r.device = static_cast<int32_t>(least - devices_.begin());
-    if (id < 0) {
-      r.ended_ns = now_ns;
-      r.outcome = static_cast<int32_t>(Outcome::rejected);
-      return;
-    }
+    result_.served.arrived(now_ns, n, static_cast<int32_t>(least - devices_.begin()), id);
+    if (id < 0) return;
     d.request_of.push_back(static_cast<int64_t>(i));
     d.outstanding += int64_t{n} + n_output;
     d.wake_ns = d.scheduler.next_wakeup_ns();
@@ -115,27 +110,15 @@ class Simulation {
   void take_events(Device& d) {
     if (d.scheduler.events().empty()) return;
     d.scheduler.take_events(events_);
-    for (const TokenEvent& e : events_.tokens) {
-      SimRequest& r = request(d, e.id);
-      if (r.output_tokens++ == 0) r.first_token_ns = e.time_ns;
-      else count_gap(e.time_ns - r.last_token_ns);
-      r.last_token_ns = e.time_ns;
-    }
+    Served& served = result_.served;
+    const auto request = [&](uint64_t id) -> ServedRequest& {
+      return served.requests[static_cast<size_t>(d.request_of[id])];
+    };
+    for (const TokenEvent& e : events_.tokens) served.add(request(e.id), e);
     for (const EndEvent& e : events_.ends) {
-      SimRequest& r = request(d, e.id);
-      r.ended_ns = e.finished_ns;
-      r.outcome = static_cast<int32_t>(e.outcome);
-      d.outstanding -= int64_t{r.prompt_tokens} + arrivals_.output_tokens[d.request_of[e.id]];
+      served.add(request(e.id), e);
+      d.outstanding -= int64_t{e.n_prompt} + arrivals_.output_tokens[d.request_of[e.id]];
     }
-  }
-
-  SimRequest& request(const Device& d, uint64_t id) { return result_.requests[static_cast<size_t>(d.request_of[id])]; }
-
-  // Most sequences of a step have waited for the one before: equal gaps come in a row.
-  void count_gap(int64_t ns) {
-    auto& gaps = result_.gaps_ns;
-    if (gaps.empty() || gaps.back().first != ns) gaps.emplace_back(ns, 0);
-    ++gaps.back().second;
   }
 
   const SimArrivals& arrivals_;

@@ -11,10 +11,9 @@
 
 #include <cstdint>
 #include <functional>
-#include <utility>
 #include <vector>
 
-#include "scheduler/scheduler.h"
+#include "scheduler/served.h"
 
 namespace ww {
 
@@ -35,13 +34,6 @@ struct SimCost {
   uint64_t seed;
 };
 
-// Times are -1 where there was none. Python reads an array of these (serving.REQUEST).
-struct SimRequest {
-  int64_t submitted_ns, first_token_ns, last_token_ns, ended_ns;
-  int32_t prompt_tokens, output_tokens, device;
-  int32_t outcome;
-};
-
 struct SimDevice {
   SchedulerCounters counters;
   uint64_t decision_hash;
@@ -49,8 +41,7 @@ struct SimDevice {
 };
 
 struct SimResult {
-  std::vector<SimRequest> requests;                  // in order of arrival
-  std::vector<std::pair<int64_t, int64_t>> gaps_ns;  // between a request's tokens: (gap, how many in a row)
+  Served served;
   std::vector<SimDevice> devices;
   int64_t end_ns = 0;  // when the last step ended
 };

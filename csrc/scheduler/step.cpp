@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "scheduler/log.h"
 #include "scheduler/scheduler.h"
 #include "scheduler/words.h"
 
@@ -37,6 +38,7 @@ const ww_batch* Scheduler::schedule(int64_t now_ns) {
   ++counters_.releases[static_cast<int>(release_)];
   decide(kSaysReleased | static_cast<uint64_t>(release_));
   scheduled_ns_ = now_ns;
+  if (log_) log_->schedule(now_ns, hash_);
   return &batch_;
 }
 
@@ -252,6 +254,7 @@ void Scheduler::fill_blocks(size_t row, int32_t seat) {
 
 void Scheduler::complete(int64_t now_ns, const int32_t* next_token) {
   if (!in_flight()) throw std::logic_error("complete() without a batch in flight: schedule() one first.");
+  if (log_) log_complete(now_ns, next_token);
   for (size_t row = 0; row < rows_.size(); ++row) {
     const int32_t seat = rows_[row];
     const auto s = static_cast<size_t>(seat);
@@ -265,8 +268,21 @@ void Scheduler::complete(int64_t now_ns, const int32_t* next_token) {
   close_batch();
 }
 
+// Of the tokens, only what decides something.
+void Scheduler::log_complete(int64_t now_ns, const int32_t* next_token) {
+  std::vector<uint64_t> exceptions;
+  for (size_t row = 0; row < rows_.size(); ++row) {
+    const auto s = static_cast<size_t>(rows_[row]);
+    if (ended_[s] || !want_[row]) continue;
+    const bool stops = next_token[row] == stop_[s];
+    if (next_token[row] < 0 || stops) exceptions.push_back(row << 1 | (next_token[row] >= 0));
+  }
+  log_->complete(now_ns, exceptions);
+}
+
 void Scheduler::fail(int64_t now_ns, const std::string& message) {
   if (!in_flight()) throw std::logic_error("fail() without a batch in flight: schedule() one first.");
+  if (log_) log_->fail(now_ns);
   for (const int32_t seat : rows_) {
     const auto s = static_cast<size_t>(seat);
     if (ended_[s]) continue;

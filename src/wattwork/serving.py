@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wattwork.errors import InvalidInput
+from wattwork.scheduler.served import REQUEST
 from wattwork.scheduler.twin import Outcome
 
 if TYPE_CHECKING:
@@ -22,20 +23,6 @@ if TYPE_CHECKING:
 
     from wattwork.latency import Timing
 
-# One row a request: `ww::SimRequest`. Times are -1 where there was none; `outcome` is an Outcome's number, or -1 where
-# it has not ended.
-REQUEST = np.dtype(
-    [
-        ("submitted_ns", np.int64),
-        ("first_token_ns", np.int64),
-        ("last_token_ns", np.int64),
-        ("ended_ns", np.int64),
-        ("prompt_tokens", np.int32),
-        ("output_tokens", np.int32),
-        ("device", np.int32),
-        ("outcome", np.int32),
-    ]
-)
 PERCENTILES = (90, 99)  # beside mean, median and standard deviation
 
 

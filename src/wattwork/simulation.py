@@ -55,8 +55,9 @@ class Replay:
     """How a simulation or a replay went.
 
     `decision_hash`: 64 bits over every decision; of several devices, each rotated by one bit after the one before.
-    `requests`: an array of `serving.REQUEST`, one row a request, in order of arrival. `metrics`: `serving_metrics`, and
-    `idle_s`, the virtual time in which no step was under way, of all devices together. `wall_s`: how long this took.
+    `requests`: an array of `scheduler.served.REQUEST`, one row a request, in order of arrival. `metrics`: those of
+    `serving_metrics`, `steps`, `num_preemptions`, `deadline_misses`, and `idle_s`, the virtual time in which no step
+    was under way, of all devices together. `wall_s`: how long this took.
     """
 
     decision_hash: int

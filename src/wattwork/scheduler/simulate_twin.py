@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from wattwork.scheduler.config import SchedulerConfig
-from wattwork.scheduler.twin import MASK, NEVER_NS, Outcome, SchedulerTwin
-from wattwork.serving import REQUEST
-
-Row = dict[str, int]
+from wattwork.scheduler.served import Row, arrays, arrived, serve
+from wattwork.scheduler.twin import MASK, NEVER_NS, SchedulerTwin
 
 
 class _Device:
@@ -61,11 +57,8 @@ class _Simulation:
         d = min(self.devices, key=lambda device: device.outstanding)
         deadline_ns, timeout_ns = (now_ns + span if span else 0 for span in (deadline_ns, timeout_ns))
         id = d.scheduler.submit(now_ns, [0] * n, output, -1, None, priority, tenant, deadline_ns, timeout_ns)
-        row = dict.fromkeys(REQUEST.names or (), -1) | {"submitted_ns": now_ns, "prompt_tokens": n, "output_tokens": 0}
-        row["device"] = self.devices.index(d)
-        self.requests.append(row)
+        self.requests.append(arrived(now_ns, n, self.devices.index(d), id))
         if id < 0:
-            row |= {"ended_ns": now_ns, "outcome": Outcome.REJECTED}
             return
         d.request_of.append(i)
         d.outstanding += n + output
@@ -94,25 +87,10 @@ class _Simulation:
 
     def take_events(self, d: _Device) -> None:
         tokens, ends = d.scheduler.take_events()
-        for id, _, time_ns in tokens:
-            row = self.requests[d.request_of[id]]
-            if row["output_tokens"] == 0:
-                row["first_token_ns"] = time_ns
-            else:
-                self.count_gap(time_ns - row["last_token_ns"])
-            row["output_tokens"] += 1
-            row["last_token_ns"] = time_ns
-        for id, outcome, n_prompt, _, _, _, ended_ns, *_ in ends:
-            i = d.request_of[id]
-            self.requests[i] |= {"ended_ns": ended_ns, "outcome": outcome}
-            outputs = self.columns[2]
-            assert outputs is not None
-            d.outstanding -= n_prompt + outputs[i]
-
-    def count_gap(self, ns: int) -> None:
-        if not self.gaps_ns or self.gaps_ns[-1][0] != ns:
-            self.gaps_ns.append([ns, 0])
-        self.gaps_ns[-1][1] += 1
+        serve(self.requests, self.gaps_ns, d.request_of, tokens, ends)
+        outputs = self.columns[2]
+        assert outputs is not None
+        d.outstanding -= sum(n_prompt + outputs[d.request_of[id]] for id, _, n_prompt, *_ in ends)
 
 
 def simulate(config: SchedulerConfig, *args: Any) -> tuple[Any, ...]:
@@ -121,8 +99,7 @@ def simulate(config: SchedulerConfig, *args: Any) -> tuple[Any, ...]:
     simulation = _Simulation(config, tuple(columns), cost, seed, devices)
     simulation.run()
     return (
-        np.array([tuple(row.values()) for row in simulation.requests], REQUEST),
-        np.array(simulation.gaps_ns, np.int64).reshape(-1, 2),
+        *arrays(simulation.requests, simulation.gaps_ns),
         [(d.scheduler.counters(), d.scheduler.decision_hash, d.busy_ns) for d in simulation.devices],
         simulation.end_ns,
     )
