@@ -26,9 +26,11 @@ install: $(INSTALLED)
 test: $(INSTALLED)
 	WATTWORK_REQUIRE_CORE=1 $(BIN)/python -m pytest -m "not long and not emulated"
 
-# make test-long   what takes minutes
+# make test-long   what takes minutes: slow tests, and 10^7 operations on the scheduler under ASan+UBSan
 test-long: $(INSTALLED)
 	WATTWORK_REQUIRE_CORE=1 $(BIN)/python -m pytest -m long
+	tests/sanitize.sh address,undefined
+	build/sanitize-address-undefined/test_scheduler 10000000 $$(date +%s)
 
 # make test-emulated   AArch64 and older x86 under qemu; fetches (130 MB) what the PATH lacks, without root
 test-emulated: $(INSTALLED) $(STAMPS)/emulators

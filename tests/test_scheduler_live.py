@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from engines_for_tests import SumEngine, expected
 
-from wattwork.errors import InvalidInput, QueueFull, RequestFailed, WattworkError
+from wattwork.errors import DeadlineInfeasible, InvalidInput, QueueFull, RequestFailed, WattworkError
 from wattwork.scheduler import Sampling, Scheduler, SchedulerConfig
 
 CONFIG = SchedulerConfig(
@@ -359,3 +360,100 @@ def test_ctrl_c_while_waiting():
         _, stderr = child.communicate(timeout=120)
     assert child.returncode == -signal.SIGINT
     assert "KeyboardInterrupt" in stderr
+
+
+def test_a_timeout_is_told_while_the_engine_is_blocked(engine):
+    config = replace(CONFIG, max_num_queued_reqs=200_000)
+    with Scheduler(config, engine) as scheduler:
+        engine.gate.clear()
+        running = scheduler.submit([1], max_tokens=3)
+        assert engine.stepping.wait(60)
+        queued = [scheduler.submit([2], max_tokens=1) for _ in range(100_000)]
+        start = time.monotonic()
+        hasty = scheduler.submit([777], max_tokens=1, timeout_ms=50, deadline_ms=10)
+        with pytest.raises(RequestFailed, match="timed out") as error:
+            hasty.result(HANG_MS)
+        assert not engine.gate.is_set(), "the engine is still blocked"
+        assert 0.05 <= time.monotonic() - start < 20, "50 ms, and some slack for a busy machine"
+        assert error.value.reason == hasty.outcome == "timed_out"
+        assert hasty.deadline_missed
+        assert not running.deadline_missed
+        for handle in queued:
+            handle.cancel()
+        engine.gate.set()
+        assert running.result(HANG_MS) == expected([1], 3)
+        stats = scheduler.stats()
+        assert (stats.timed_out, stats.deadline_misses) == (1, 1)
+        assert 777 not in engine.seen
+
+
+def test_a_request_in_flight_times_out(scheduler, engine):
+    engine.gate.clear()
+    handle = scheduler.submit([1], max_tokens=3, timeout_ms=20)
+    with pytest.raises(RequestFailed, match="timed out"):
+        handle.result(HANG_MS)
+    assert not engine.gate.is_set()
+    engine.gate.set()
+    assert scheduler.drain(HANG_MS)
+    assert scheduler.stats().kv_blocks_used == scheduler.stats().output_tokens == 0
+
+
+def test_priority_reaches_the_state_machine(scheduler, engine):
+    engine.gate.clear()
+    blocker = scheduler.submit([1], max_tokens=1)
+    assert engine.stepping.wait(60)
+    low = [scheduler.submit([i], max_tokens=6, tenant="slow") for i in range(10)]
+    high = scheduler.submit([50], max_tokens=2, priority=1, tenant="fast", deadline_ms=60_000, timeout_ms=60_000)
+    engine.gate.set()
+    blocker.result(HANG_MS)
+    assert high.result(HANG_MS) == expected([50], 2)
+    assert [h.result(HANG_MS) for h in low] == [expected([i], 6) for i in range(10)]
+    assert high.timing.finished_s < min(h.timing.finished_s for h in low)
+    assert not high.deadline_missed
+
+
+def test_a_deadline_out_of_reach_is_refused(engine):
+    engine.step_s = 0.005
+    with Scheduler(CONFIG, engine) as scheduler:
+        scheduler.submit([1], max_tokens=30).result(HANG_MS)
+        with pytest.raises(DeadlineInfeasible, match="deadline"):
+            scheduler.submit([1], max_tokens=30, deadline_ms=5)
+        assert scheduler.submit([1], max_tokens=1, deadline_ms=HANG_MS).result(HANG_MS) == [1]
+        stats = scheduler.stats()
+        assert sum(stats.step_cost_s) > 0.004
+        assert stats.releases["no_delay"] == 2
+        assert sum(stats.releases.values()) == stats.steps
+
+
+def test_a_batch_waits_for_more(engine):
+    config = replace(CONFIG, max_queue_delay_us=2**31 - 1)
+    with Scheduler(config, engine) as scheduler:
+        handles = [scheduler.submit([i], max_tokens=1) for i in range(3)]
+        time.sleep(0.05)
+        assert not engine.seen
+        handles.append(scheduler.submit([3], max_tokens=1))
+        assert [h.result(HANG_MS) for h in handles] == [[0], [1], [2], [3]]
+        last = scheduler.submit([4], max_tokens=1)
+        assert scheduler.drain(HANG_MS)
+        assert last.outcome == "finished"
+        releases = scheduler.stats().releases
+        assert (releases["full"], releases["draining"]) == (1, 1)
+    with Scheduler(replace(config, max_queue_delay_us=1000), engine) as scheduler:
+        assert scheduler.submit([5], max_tokens=1).result(HANG_MS) == [5]
+        assert scheduler.stats().releases["delay"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("priority", 1.5),
+        ("priority", 2**31),
+        ("tenant", 3),
+        ("deadline_ms", 0),
+        ("timeout_ms", -1),
+        ("timeout_ms", "1"),
+    ],
+)
+def test_what_is_asked_wrongly_of_the_order(scheduler, name, value):
+    with pytest.raises(InvalidInput, match=name):
+        scheduler.submit([1], max_tokens=1, **{name: value})

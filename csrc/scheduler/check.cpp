@@ -35,14 +35,13 @@ void Scheduler::check_seats() const {
   for (const int32_t block : free_blocks_) own(block);
   const Request* last = nullptr;
   for (const int32_t seat : order_) {
-    const auto s = static_cast<size_t>(seat);
+    const Seat& s = seat_at(seat);
     const Request& r = at(seat);
     require(r.seat == seat && !r.waits && r.admitted, "a seat and its request know each other");
     require(!last || runs_before(*last, r), "the running are in order");
-    require(computed_[s] < total_[s] && total_[s] <= n_blocks_[s] * int64_t{config_.block_size} + 1,
+    require(s.computed < s.total && s.total <= s.n_blocks * int64_t{config_.block_size} + 1,
             "a sequence's blocks hold all its tokens but the newest");
-    for (int32_t i = 0; i < n_blocks_[s]; ++i)
-      own(blocks_[s * static_cast<size_t>(max_blocks_) + static_cast<size_t>(i)]);
+    for (int32_t i = 0; i < s.n_blocks; ++i) own(blocks_of(seat)[i]);
     last = &r;
   }
   require(std::count(owned.begin(), owned.end(), 1) == config_.num_blocks, "free and owned make up all blocks");
@@ -52,16 +51,16 @@ void Scheduler::check_seats() const {
 void Scheduler::check_queue() {
   std::vector<const Queued*> members;
   int64_t tokens = 0;
-  for (const auto& [id, r] : live_) {
-    require(r->id == id && r->waits == (r->seat == kNone), "each live request is running or waiting");
-    require((r->timer_slot >= 0) == (r->params.timeout_ns != 0), "each timeout is armed");
-    require(!r->params.timeout_ns || next_wakeup_ns() <= std::max(r->params.timeout_ns, timeouts_.time_ns()),
+  live_.each([&](const Request& r) {
+    require(live_.find(r.id) == &r && r.waits == (r.seat == kNone), "each live request is running or waiting");
+    require((r.timer_slot >= 0) == (r.params.timeout_ns != 0), "each timeout is armed");
+    require(!r.params.timeout_ns || next_wakeup_ns() <= std::max(r.params.timeout_ns, timeouts_.time_ns()),
             "there is a wake-up for each timeout");
-    if (r->waits) tokens += static_cast<int64_t>(r->tokens.size());
-    members.push_back(r);
-  }
+    if (r.waits) tokens += static_cast<int64_t>(r.tokens.size());
+    members.push_back(&r);
+  });
   for (const int32_t seat : order_)  // ended in flight
-    if (ended_[static_cast<size_t>(seat)]) members.push_back(&at(seat));
+    if (seat_at(seat).ended) members.push_back(&at(seat));
   require(tokens == waiting_tokens_, "the queue's tokens add up");
   require(in_flight() || !may_hold() || next_wakeup_ns() <= delay_end_ns(), "there is a wake-up for a held batch");
   queue_.check(members, counter_bound());

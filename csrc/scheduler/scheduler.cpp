@@ -22,10 +22,7 @@ Scheduler::Scheduler(const SchedulerConfig& config)
   max_blocks_ = blocks_for(c.max_model_len);
   const auto seats = static_cast<size_t>(c.max_num_seqs);
   const auto budget = static_cast<size_t>(c.max_num_batched_tokens);
-  for (auto* array : {&computed_, &total_, &left_, &last_token_, &stop_, &n_prompt_, &n_blocks_, &last_block_})
-    array->resize(seats);
-  ended_.resize(seats);
-  tenancy_.resize(seats);
+  seats_.resize(seats);
   blocks_.resize(seats * static_cast<size_t>(max_blocks_));
   table_.resize(seats * static_cast<size_t>(max_blocks_), -1);
   table_state_.resize(seats, Row{kNone, 0, 0});
@@ -36,10 +33,7 @@ Scheduler::Scheduler(const SchedulerConfig& config)
   want_.resize(seats);
   sampling_.resize(seats);
   seat_sampling_.resize(seats);
-  id_.resize(seats);
   request_.resize(seats);
-  charge_.resize(seats);
-  text_.resize(seats);
   rows_.reserve(seats);
   order_.reserve(seats);
   for (int32_t i = c.max_num_seqs; i-- > 0;) free_seats_.push_back(i);
@@ -81,7 +75,7 @@ int64_t Scheduler::submit(int64_t now_ns, const int32_t* tokens, int32_t n, cons
   r.deadline_ns = params.deadline_ns;
   r.n_prompt = n;
   r.submitted_ns = now_ns;
-  live_.emplace(r.id, &r);
+  live_.insert(&r);
   queue_.join(r, params.tenant);
   enqueue(r);
   if (params.timeout_ns) timeouts_.arm(r, params.timeout_ns);
@@ -90,16 +84,16 @@ int64_t Scheduler::submit(int64_t now_ns, const int32_t* tokens, int32_t n, cons
 }
 
 bool Scheduler::cancel(int64_t now_ns, uint64_t id) {
-  const auto found = live_.find(id);
-  if (found == live_.end()) return false;
+  Request* r = live_.find(id);
+  if (!r) return false;
   if (log_) log_->cancel(now_ns, id);
-  end_early(*found->second, Outcome::cancelled, now_ns);
+  end_early(*r, Outcome::cancelled, now_ns);
   return true;
 }
 
 void Scheduler::cancel_all(int64_t now_ns) {
   std::vector<uint64_t> ids;
-  for (const auto& [id, request] : live_) ids.push_back(id);
+  live_.each([&](const Request& r) { ids.push_back(r.id); });
   std::sort(ids.begin(), ids.end());
   for (const uint64_t id : ids) cancel(now_ns, id);
 }
@@ -123,7 +117,7 @@ void Scheduler::end_early(Request& r, Outcome outcome, int64_t now_ns) {
   }
   end(r, outcome, now_ns);
   if (std::find(rows_.begin(), rows_.end(), seat) != rows_.end()) {
-    ended_[static_cast<size_t>(seat)] = 1;
+    seat_at(seat).ended = true;
   } else {
     order_.erase(std::find(order_.begin(), order_.end(), seat));
     retire(seat);

@@ -24,10 +24,10 @@
 #include <deque>
 #include <memory>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "scheduler/cost.h"
+#include "scheduler/ids.h"
 #include "scheduler/queue.h"
 #include "scheduler/wheel.h"
 #include "wattwork/wattwork.h"
@@ -167,7 +167,7 @@ class WW_API Scheduler {
  private:
   static constexpr int32_t kNone = -1;
 
-  // What only changes when a request moves; what every step touches is in the arrays by seat below.
+  // What only changes when a request moves; what every step touches is in its seat.
   struct Request : Queued, Timer {
     std::vector<int32_t> tokens;  // prompt, then output; while seated with room for all of it
     RequestParams params{};
@@ -177,16 +177,30 @@ class WW_API Scheduler {
     int64_t submitted_ns = 0, first_token_ns = -1;
   };
 
+  // One cache line, which a step touches in the order of the running.
+  struct alignas(64) Seat {
+    uint64_t id;
+    int64_t* charge;  // its tenant's counter
+    int32_t* text;    // the request's tokens
+    int32_t total, computed, left, last_token, stop, n_prompt, n_blocks, last_block;
+    uint32_t tenancy;  // counts the seat's occupants
+    bool ended;        // in flight: leaves with its step
+  };
+
   int32_t blocks_for(int64_t tokens) const {
     return static_cast<int32_t>((tokens + config_.block_size - 1) / config_.block_size);
   }
   int32_t length(const Request& r) const {  // tokens known: prompt, and output so far
-    return r.seat == kNone ? static_cast<int32_t>(r.tokens.size()) : total_[static_cast<size_t>(r.seat)];
+    return r.seat == kNone ? static_cast<int32_t>(r.tokens.size()) : seat_at(r.seat).total;
   }
   int32_t todo(int32_t seat) const {  // tokens to compute before the next output
-    return total_[static_cast<size_t>(seat)] - computed_[static_cast<size_t>(seat)];
+    return seat_at(seat).total - seat_at(seat).computed;
   }
+  Seat& seat_at(int32_t seat) { return seats_[static_cast<size_t>(seat)]; }
+  const Seat& seat_at(int32_t seat) const { return seats_[static_cast<size_t>(seat)]; }
   Request& at(int32_t seat) const { return *request_[static_cast<size_t>(seat)]; }
+  const int32_t* blocks_of(int32_t seat) const { return &blocks_[static_cast<size_t>(seat) * static_cast<size_t>(max_blocks_)]; }
+  int32_t* blocks_of(int32_t seat) { return &blocks_[static_cast<size_t>(seat) * static_cast<size_t>(max_blocks_)]; }
   int64_t admission(int64_t now_ns, int32_t n, const RequestParams& params) const;  // 0, or a Reject
   Request& new_request();
   void free_request(Request& r);
@@ -232,7 +246,7 @@ class WW_API Scheduler {
 
   std::deque<Request> requests_;
   std::vector<Request*> free_requests_;
-  std::unordered_map<uint64_t, Request*> live_;  // those that have not ended
+  IdTable<Request> live_;  // those that have not ended
   uint64_t last_id_ = 0;
   WaitingQueue queue_;
   int64_t waiting_tokens_ = 0;
@@ -242,15 +256,10 @@ class WW_API Scheduler {
   Release release_ = Release::running;
 
   // By seat [max_num_seqs].
-  std::vector<uint64_t> id_;
+  std::vector<Seat> seats_;
   std::vector<Request*> request_;
-  std::vector<int64_t*> charge_;  // its tenant's counter
-  std::vector<int32_t> computed_, total_, left_, last_token_, stop_, n_prompt_, n_blocks_, last_block_;
-  std::vector<int32_t*> text_;  // the request's tokens
   std::vector<ww_sampling> seat_sampling_;
-  std::vector<uint8_t> ended_;     // ended in flight: leaves with its step
-  std::vector<uint32_t> tenancy_;  // counts the seat's occupants
-  std::vector<int32_t> blocks_;    // [max_num_seqs, max_blocks_]
+  std::vector<int32_t> blocks_;  // [max_num_seqs, max_blocks_]
   std::vector<int32_t> free_seats_, free_blocks_;
   std::vector<int32_t> order_;  // occupied seats, in order of `runs_before`
   int64_t claimed_ = 0;         // tokens of the step that the running want

@@ -78,15 +78,15 @@ void Scheduler::grow_decodes() {
 }
 
 bool Scheduler::grow(int32_t seat) {
-  const auto s = static_cast<size_t>(seat);
-  if (n_blocks_[s] * int64_t{config_.block_size} >= total_[s]) return true;
+  Seat& s = seat_at(seat);
+  if (s.n_blocks * int64_t{config_.block_size} >= s.total) return true;
   if (free_blocks_.empty()) {
     const bool itself = order_.back() == seat;
     preempt_last();
     if (itself) return false;
   }
-  last_block_[s] = free_blocks_.back();
-  blocks_[s * static_cast<size_t>(max_blocks_) + static_cast<size_t>(n_blocks_[s]++)] = last_block_[s];
+  s.last_block = free_blocks_.back();
+  blocks_of(seat)[s.n_blocks++] = s.last_block;
   free_blocks_.pop_back();
   return true;
 }
@@ -97,7 +97,7 @@ void Scheduler::preempt_last() {
   leave_seat(seat);
   enqueue(at(seat));
   ++counters_.preemptions;
-  decide(kSaysPreempted | id_[static_cast<size_t>(seat)]);
+  decide(kSaysPreempted | seat_at(seat).id);
 }
 
 void Scheduler::admit_waiting() {
@@ -130,7 +130,7 @@ int32_t Scheduler::victims_for(const Request& r) const {
   for (size_t i = order_.size(); claimed >= config_.max_num_batched_tokens || seats < 1 || blocks < needed; ++n) {
     if (i-- == 0 || !displaceable(order_[i], r.priority)) return kNone;
     ++seats;
-    blocks += n_blocks_[static_cast<size_t>(order_[i])];
+    blocks += seat_at(order_[i]).n_blocks;
     if (todo(order_[i]) == 1) --claimed;
   }
   return n;
@@ -143,25 +143,25 @@ void Scheduler::take_seat(Request& r) {
   r.tokens.resize(static_cast<size_t>(r.n_prompt) + static_cast<size_t>(r.params.max_tokens));
   r.seat = free_seats_.back();
   free_seats_.pop_back();
-  const auto s = static_cast<size_t>(r.seat);
-  id_[s] = r.id;
-  request_[s] = &r;
-  charge_[s] = &r.tenant->counter;
-  n_prompt_[s] = r.n_prompt;
-  seat_sampling_[s] = r.params.sampling;
-  computed_[s] = 0;
-  total_[s] = total;
-  left_[s] = r.n_prompt + r.params.max_tokens - total;
-  text_[s] = r.tokens.data();
-  last_token_[s] = text_[s][total - 1];
-  stop_[s] = r.params.stop_token_id;
-  ended_[s] = 0;
-  ++tenancy_[s];
+  Seat& s = seat_at(r.seat);
+  s.id = r.id;
+  request_[static_cast<size_t>(r.seat)] = &r;
+  s.charge = &r.tenant->counter;
+  s.n_prompt = r.n_prompt;
+  seat_sampling_[static_cast<size_t>(r.seat)] = r.params.sampling;
+  s.computed = 0;
+  s.total = total;
+  s.left = r.n_prompt + r.params.max_tokens - total;
+  s.text = r.tokens.data();
+  s.last_token = s.text[total - 1];
+  s.stop = r.params.stop_token_id;
+  s.ended = false;
+  ++s.tenancy;
   sampled_ += !plain_greedy(r.params.sampling);
-  n_blocks_[s] = blocks_for(total_[s]);
-  int32_t* blocks = &blocks_[s * static_cast<size_t>(max_blocks_)];
-  for (int32_t i = 0; i < n_blocks_[s]; ++i) {
-    blocks[i] = last_block_[s] = free_blocks_.back();
+  s.n_blocks = blocks_for(s.total);
+  int32_t* blocks = blocks_of(r.seat);
+  for (int32_t i = 0; i < s.n_blocks; ++i) {
+    blocks[i] = s.last_block = free_blocks_.back();
     free_blocks_.pop_back();
   }
   const auto place = std::upper_bound(order_.begin(), order_.end(), r,
@@ -170,14 +170,14 @@ void Scheduler::take_seat(Request& r) {
 }
 
 void Scheduler::leave_seat(int32_t seat) {
-  const auto s = static_cast<size_t>(seat);
+  Seat& s = seat_at(seat);
   Request& r = at(seat);
   sampled_ -= !plain_greedy(r.params.sampling);
-  const int32_t* blocks = &blocks_[s * static_cast<size_t>(max_blocks_)];
-  for (int32_t i = n_blocks_[s]; i-- > 0;) free_blocks_.push_back(blocks[i]);
-  n_blocks_[s] = 0;
+  const int32_t* blocks = blocks_of(seat);
+  for (int32_t i = s.n_blocks; i-- > 0;) free_blocks_.push_back(blocks[i]);
+  s.n_blocks = 0;
   free_seats_.push_back(seat);
-  r.tokens.resize(static_cast<size_t>(total_[s]));
+  r.tokens.resize(static_cast<size_t>(s.total));
   r.seat = kNone;
 }
 
@@ -205,49 +205,53 @@ void Scheduler::add_rows() {
 }
 
 size_t Scheduler::open_row(int32_t seat, int32_t n) {
-  const auto s = static_cast<size_t>(seat);
+  Seat& s = seat_at(seat);
   const size_t row = rows_.size();
   rows_.push_back(seat);
   q_start_[row] = batch_.n_tokens;
   q_start_[row + 1] = batch_.n_tokens += n;
-  ctx_len_[row] = computed_[s];
-  want_[row] = computed_[s] + n == total_[s];
+  ctx_len_[row] = s.computed;
+  want_[row] = s.computed + n == s.total;
   fill_blocks(row, seat);
-  decide(id_[s] * kRowFactor ^ (static_cast<uint64_t>(n) << 32 | static_cast<uint64_t>(computed_[s])));
+  decide(s.id * kRowFactor ^ (static_cast<uint64_t>(n) << 32 | static_cast<uint64_t>(s.computed)));
   return static_cast<size_t>(q_start_[row]);
 }
 
 // The one token of a decode goes into the sequence's last block.
 void Scheduler::add_decode(int32_t seat) {
-  const auto s = static_cast<size_t>(seat);
+  Seat& s = seat_at(seat);
   const size_t at = open_row(seat, 1);
-  tokens_[at] = last_token_[s];
-  slot_map_[at] = last_block_[s] * config_.block_size + computed_[s] - (n_blocks_[s] - 1) * config_.block_size;
+  tokens_[at] = s.last_token;
+  slot_map_[at] = s.last_block * config_.block_size + s.computed - (s.n_blocks - 1) * config_.block_size;
 }
 
 void Scheduler::add_prefill(int32_t seat, int32_t n) {
-  const auto s = static_cast<size_t>(seat);
+  Seat& s = seat_at(seat);
   const size_t at = open_row(seat, n);
-  const int32_t* blocks = &blocks_[s * static_cast<size_t>(max_blocks_)];
-  std::copy_n(text_[s] + computed_[s], n, tokens_.begin() + static_cast<std::ptrdiff_t>(at));
-  for (int32_t i = 0; i < n; ++i) {
-    const int32_t position = computed_[s] + i;
-    slot_map_[at + static_cast<size_t>(i)] =
-        blocks[position / config_.block_size] * config_.block_size + position % config_.block_size;
+  const int32_t* blocks = blocks_of(seat);
+  std::copy_n(s.text + s.computed, n, tokens_.begin() + static_cast<std::ptrdiff_t>(at));
+  int32_t* slots = &slot_map_[at];
+  const int32_t size = config_.block_size, end = s.computed + n;
+  for (int32_t position = s.computed; position < end;) {  // a block at a time
+    const int32_t offset = position % size, run = std::min(size - offset, end - position);
+    const int32_t first = blocks[position / size] * size + offset;
+    for (int32_t i = 0; i < run; ++i) *slots++ = first + i;
+    position += run;
   }
 }
 
 void Scheduler::fill_blocks(size_t row, int32_t seat) {
-  const auto s = static_cast<size_t>(seat), columns = static_cast<size_t>(max_blocks_);
+  const auto columns = static_cast<size_t>(max_blocks_);
+  const Seat& s = seat_at(seat);
   Row& state = table_state_[row];
-  const bool same = state.seat == seat && state.tenancy == tenancy_[s];
-  const int32_t n = n_blocks_[s];
+  const bool same = state.seat == seat && state.tenancy == s.tenancy;
+  const int32_t n = s.n_blocks;
   if (same && state.n_blocks == n) return;
   int32_t* out = &table_[row * columns];
-  const int32_t* blocks = &blocks_[s * columns];
+  const int32_t* blocks = blocks_of(seat);
   for (int32_t i = same ? state.n_blocks : 0; i < n; ++i) out[i] = blocks[i];
   for (int32_t i = n; i < state.n_blocks; ++i) out[i] = -1;
-  state = {seat, tenancy_[s], n};
+  state = {seat, s.tenancy, n};
 }
 
 // ---- What came of it ---------------------------------------------------------------------------------------------
@@ -257,11 +261,11 @@ void Scheduler::complete(int64_t now_ns, const int32_t* next_token) {
   if (log_) log_complete(now_ns, next_token);
   for (size_t row = 0; row < rows_.size(); ++row) {
     const int32_t seat = rows_[row];
-    const auto s = static_cast<size_t>(seat);
-    if (ended_[s]) continue;
-    const int32_t from = computed_[s];
-    computed_[s] += q_start_[row + 1] - q_start_[row];
-    if (from < n_prompt_[s]) count_prompt(seat);
+    Seat& s = seat_at(seat);
+    if (s.ended) continue;
+    const int32_t from = s.computed;
+    s.computed += q_start_[row + 1] - q_start_[row];
+    if (from < s.n_prompt) count_prompt(seat);
     if (want_[row]) accept(seat, next_token[row], now_ns);
   }
   cost_.observe(batch_.n_tokens, batch_.n_seqs, now_ns - scheduled_ns_);
@@ -272,10 +276,9 @@ void Scheduler::complete(int64_t now_ns, const int32_t* next_token) {
 void Scheduler::log_complete(int64_t now_ns, const int32_t* next_token) {
   std::vector<uint64_t> exceptions;
   for (size_t row = 0; row < rows_.size(); ++row) {
-    const auto s = static_cast<size_t>(rows_[row]);
-    if (ended_[s] || !want_[row]) continue;
-    const bool stops = next_token[row] == stop_[s];
-    if (next_token[row] < 0 || stops) exceptions.push_back(row << 1 | (next_token[row] >= 0));
+    const Seat& s = seat_at(rows_[row]);
+    const int32_t token = next_token[row];
+    if (!s.ended && want_[row] && (token < 0 || token == s.stop)) exceptions.push_back(row << 1 | (token >= 0));
   }
   log_->complete(now_ns, exceptions);
 }
@@ -284,51 +287,51 @@ void Scheduler::fail(int64_t now_ns, const std::string& message) {
   if (!in_flight()) throw std::logic_error("fail() without a batch in flight: schedule() one first.");
   if (log_) log_->fail(now_ns);
   for (const int32_t seat : rows_) {
-    const auto s = static_cast<size_t>(seat);
-    if (ended_[s]) continue;
+    Seat& s = seat_at(seat);
+    if (s.ended) continue;
     end(at(seat), Outcome::failed, now_ns, message);
-    ended_[s] = 1;
+    s.ended = true;
   }
   close_batch();
 }
 
 void Scheduler::accept(int32_t seat, int32_t token, int64_t now_ns) {
-  const auto s = static_cast<size_t>(seat);
+  Seat& s = seat_at(seat);
   if (token < 0) {
     end(at(seat), Outcome::failed, now_ns, "the engine gave no token where one was wanted");
-    ended_[s] = 1;
+    s.ended = true;
     return;
   }
-  if (total_[s] == n_prompt_[s]) at(seat).first_token_ns = now_ns;
-  text_[s][total_[s]++] = token;
-  last_token_[s] = token;
+  if (s.total == s.n_prompt) at(seat).first_token_ns = now_ns;
+  s.text[s.total++] = token;
+  s.last_token = token;
   ++counters_.output_tokens;
-  *charge_[s] += kOutputTokenCharge;
-  events_.tokens.push_back({id_[s], now_ns, token});
-  if (--left_[s] == 0 || token == stop_[s]) {
+  *s.charge += kOutputTokenCharge;
+  events_.tokens.push_back({s.id, now_ns, token});
+  if (--s.left == 0 || token == s.stop) {
     end(at(seat), Outcome::finished, now_ns);
-    ended_[s] = 1;
+    s.ended = true;
   }
 }
 
 void Scheduler::count_prompt(int32_t seat) {
-  const auto s = static_cast<size_t>(seat);
+  Seat& s = seat_at(seat);
   Request& r = at(seat);
-  const int32_t done = std::min(computed_[s], r.n_prompt);
+  const int32_t done = std::min(s.computed, r.n_prompt);
   const int32_t fresh = std::max(done - r.n_prompt_done, 0);
   counters_.prompt_tokens += fresh;
-  *charge_[s] += fresh * kPromptTokenCharge;
+  *s.charge += fresh * kPromptTokenCharge;
   r.n_prompt_done += fresh;
 }
 
 // Those that ended leave their seats, in the order of the rows.
 void Scheduler::close_batch() {
   bool any = false;
-  for (const int32_t seat : rows_) any |= ended_[static_cast<size_t>(seat)] != 0;
+  for (const int32_t seat : rows_) any |= seat_at(seat).ended;
   if (any) {
-    std::erase_if(order_, [&](int32_t seat) { return ended_[static_cast<size_t>(seat)] != 0; });
+    std::erase_if(order_, [&](int32_t seat) { return seat_at(seat).ended; });
     for (const int32_t seat : rows_)
-      if (ended_[static_cast<size_t>(seat)]) retire(seat);
+      if (seat_at(seat).ended) retire(seat);
   }
   rows_.clear();
 }

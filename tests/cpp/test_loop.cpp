@@ -168,6 +168,76 @@ void yields() {
   back->verify();
 }
 
+// An engine that works until it is let go.
+struct BlockedEngine {
+  std::atomic<int> inside{0}, let_go{0};
+  static int step(void* self, const ww_batch* batch, ww_out* out) {
+    auto& engine = *static_cast<BlockedEngine*>(self);
+    engine.inside = 1;
+    wait_until([&] { return engine.let_go != 0; });
+    for (int b = 0; b < batch->n_seqs; ++b) out->next_token[b] = 1;
+    return WW_OK;
+  }
+  static int sync(void*) { return WW_OK; }
+  LoopEngine face() { return {{this, &step, &sync}, nullptr, {}}; }
+};
+
+// Queued and in flight alike, while the engine works and nobody submits.
+void timeouts_beside_a_blocked_engine() {
+  BlockedEngine engine;
+  const LoopEngine face = engine.face();
+  Loop loop(kConfig, &face, 1);
+  Consumer consumer(loop);
+  const int32_t token = 1;
+  const int64_t start_ns = now_ns();
+  CHECK(loop.submit(&token, 1, {2, -1, kGreedy, 0, 0, 0, start_ns + 30'000'000}) == 1);
+  wait_until([&] { return engine.inside != 0; });
+  for (int i = 0; i < 10000; ++i) submit(loop, 1, 1);
+  const auto last = static_cast<uint64_t>(loop.submit(&token, 1, {2, -1, kGreedy, 0, 0, 0, start_ns + 20'000'000}));
+  wait_until([&] { return consumer.count == 2; });
+  CHECK(now_ns() >= start_ns + 30'000'000 && loop.stats().scheduler.kv_blocks_used > 0);
+  engine.let_go = 1;
+  wait_until([&] { return loop.wait_idle(1000) && consumer.count == 10002; });
+  loop.close();
+  consumer.thread.join();
+  CHECK(consumer.ends.at(1) == Outcome::timed_out && consumer.ends.at(last) == Outcome::timed_out);
+  CHECK(consumer.n_tokens[1] == 0 && consumer.n_tokens[last] == 0);
+}
+
+// A batch waits for more: until it is full, its delay is over, all of it timed out, or the loop drains or closes.
+void delays() {
+  CountingEngine engine;
+  const LoopEngine face = engine.face();
+  SchedulerConfig config = kConfig;
+  config.max_queue_delay_us = 3'600'000'000;  // never over
+  const int32_t token = 1;
+  {
+    Loop loop(config, &face, 1);
+    Consumer consumer(loop);
+    loop.submit(&token, 1, {2, -1, kGreedy, 0, 0, 0, now_ns() + 5'000'000});
+    wait_until([&] { return consumer.count == 1; });
+    for (int i = 0; i < config.max_num_seqs; ++i) CHECK(engine.tokens == 0 && submit(loop, 1, 1) == i + 2);
+    wait_until([&] { return consumer.count == config.max_num_seqs + 1; });
+    submit(loop, 1, 1);
+    loop.set_draining(true);
+    wait_until([&] { return loop.wait_idle(1000); });
+    loop.set_draining(false);
+    submit(loop, 1, 1);
+    loop.close();
+    consumer.thread.join();
+    CHECK(consumer.ends.at(1) == Outcome::timed_out && consumer.count == config.max_num_seqs + 3);
+  }
+  config.max_queue_delay_us = 2000;
+  Loop loop(config, &face, 1);
+  loop.set_back(std::make_shared<CountingBack>());
+  for (int i = 0; i < 20; ++i) {
+    submit(loop, 1, 1);
+    wait_until([&] { return loop.wait_idle(1000); });
+  }
+  const LoopStats stats = loop.stats();
+  CHECK(stats.scheduler.releases[static_cast<int>(Release::delay)] == 20);
+}
+
 void draining() {
   CountingEngine engine;
   const LoopEngine face = engine.face();
@@ -237,6 +307,8 @@ void forked_child_is_closed() {
 int main() {
   storm();
   yields();
+  timeouts_beside_a_blocked_engine();
+  delays();
   draining();
   closing();
   forked_child_is_closed();

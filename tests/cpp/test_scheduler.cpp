@@ -1,7 +1,8 @@
 // The state machine under random calls, its invariants checked after each, with pools so small that preemption is the
-// rule. `test_scheduler [operations [seed]]`
+// rule, and times from nanoseconds to days. `test_scheduler [operations [seed]]`
 #include <algorithm>
 #include <cstdlib>
+#include <iostream>
 #include <map>
 #include <set>
 #include <vector>
@@ -27,19 +28,34 @@ struct Fuzz {
 
   SchedulerConfig pick() {
     const int32_t seqs = 1 + random.below(6);
-    return {seqs, seqs + random.below(12), 1 + random.below(8), 8 + random.below(60), 1 + random.below(4),
-            2 + random.below(14), 4 + random.below(24)};
+    const int32_t overtakes[] = {1, 2, 5, 20, 1 << 30};
+    return {seqs, seqs + random.below(12), 1 + random.below(16), 8 + random.below(90), 1 + random.below(4),
+            2 + random.below(14), 4 + random.below(24), random.below(3) == 0 ? random.below(20) : 0,
+            overtakes[random.below(5)]};
   }
+
+  int64_t span() { return int64_t{1} << random.below(48); }  // up to three days, short ones as often as long ones
+  int64_t later() { return random.below(3) == 0 ? now_ns + random.below(1 << 20) + span() / 8 : 0; }
 
   void submit() {
     std::vector<int32_t> tokens(static_cast<size_t>(random.below(15)), 5);
     ww_sampling sampling{random.below(4) == 0 ? 0.5f : 0.f, 1, 1, 0, 0};
     const auto n = static_cast<int32_t>(tokens.size());
-    const int64_t id = machine.submit(now_ns, tokens.data(), n, {random.below(12), 3, sampling});
+    const RequestParams params{random.below(12), 3, sampling, random.below(3), random.next() % tenants, later(), later()};
+    const int64_t id = machine.submit(now_ns, tokens.data(), n, params);
     if (id < 0) return void(++rejected);
     CHECK(static_cast<uint64_t>(id) == ++submitted);
-    live.insert(static_cast<uint64_t>(id));
+    live.emplace(static_cast<uint64_t>(id), params);
   }
+
+  void pass_time() {
+    now_ns += random.below(8) ? random.below(2000) : span() / 16;
+    machine.expire(now_ns);
+    take();
+    for (const auto& [id, params] : live) CHECK(!params.timeout_ns || params.timeout_ns > now_ns);
+    CHECK(machine.next_wakeup_ns() > now_ns || !in_time());
+  }
+  bool in_time() const { return batch != nullptr || !machine.has_work() || config.max_queue_delay_us == 0; }
 
   void cancel() {
     const uint64_t id = 1 + random.next() % (submitted + 1);
@@ -49,10 +65,14 @@ struct Fuzz {
   }
 
   void schedule() {
-    const bool work = machine.has_work();
+    const bool running = machine.counters().running > 0;
     batch = machine.schedule(now_ns);
-    CHECK((batch != nullptr) == work);  // no idle engine beside a request
-    if (!batch) return;
+    take();
+    if (!batch) {  // no idle engine beside a request, but for the delay
+      CHECK(!machine.has_work() || (!running && machine.next_wakeup_ns() > now_ns));
+      CHECK(!machine.has_work() || machine.next_wakeup_ns() <= now_ns + config.max_queue_delay_us * 1000);
+      return;
+    }
     CHECK(batch->n_seqs >= 1 && batch->n_seqs <= config.max_num_seqs);
     CHECK(batch->n_tokens >= batch->n_seqs && batch->n_tokens <= config.max_num_batched_tokens);
     CHECK(batch->q_start[0] == 0 && batch->q_start[batch->n_seqs] == batch->n_tokens);
@@ -91,7 +111,13 @@ struct Fuzz {
   void take() {
     machine.take_events(events);
     for (const TokenEvent& e : events.tokens) CHECK(live.count(e.id) == 1 || cancelled(e.id));
-    for (const EndEvent& e : events.ends) CHECK(live.erase(e.id) == 1);  // each ends exactly once
+    for (const EndEvent& e : events.ends) {
+      const int64_t deadline_ns = live.at(e.id).deadline_ns;
+      const bool late = deadline_ns && e.finished_ns > deadline_ns;
+      CHECK(e.deadline_missed == (late && e.outcome != Outcome::cancelled));
+      missed += e.deadline_missed;
+      CHECK(live.erase(e.id) == 1);  // each ends exactly once
+    }
   }
   bool cancelled(uint64_t id) const {
     return std::any_of(events.ends.begin(), events.ends.end(), [&](const EndEvent& e) { return e.id == id; });
@@ -102,7 +128,8 @@ struct Fuzz {
     const int32_t what = random.below(100);
     if (what < 30) submit();
     else if (what < 38) cancel();
-    else if (what < 39) machine.set_draining(random.below(2));
+    else if (what < 39) machine.set_draining(random.below(6) == 0);
+    else if (what < 44) pass_time();
     else if (batch) finish_step();
     else schedule();
     take();
@@ -112,19 +139,21 @@ struct Fuzz {
   void drain() {
     machine.set_draining(true);
     for (; machine.has_work(); take()) batch ? finish_step() : schedule();
+    CHECK(machine.next_wakeup_ns() == kNever);
     machine.check();
     const SchedulerCounters c = machine.counters();
-    CHECK(live.empty() && c.kv_blocks_used == 0 && c.outcomes[static_cast<int>(Outcome::rejected)] == rejected);
+    CHECK(live.empty() && c.kv_blocks_used == 0 && c.deadline_misses == missed && c.outcomes[static_cast<int>(Outcome::rejected)] == rejected);
   }
 
   Random random;
+  uint64_t tenants = random.below(4) == 0 ? 1000 : 3;
   SchedulerConfig config;
   Scheduler machine;
   const ww_batch* batch = nullptr;
   Events events;
-  std::set<uint64_t> live;
+  std::map<uint64_t, RequestParams> live;
   uint64_t submitted = 0;
-  int64_t now_ns = 0, rejected = 0;
+  int64_t now_ns = 0, rejected = 0, missed = 0;
 };
 
 // A preempted request is in its old place again, and its output goes on where it was.
@@ -144,6 +173,28 @@ void preemption_keeps_the_place() {
   CHECK((finished == std::vector<uint64_t>{1, 2, 3}));
   CHECK(machine.counters().preemptions > 0 && machine.counters().output_tokens == 12);
   CHECK(machine.counters().prompt_tokens == 12);
+}
+
+// Hundreds of thousands of requests of as many tenants come and go beside one that waits for ever.
+void long_queue() {
+  Scheduler machine({2, 8, 1 << 20, 1 << 21, 2, 64, 64, 0, 1 << 30});
+  const int32_t prompt[] = {1, 2, 3, 4};
+  const ww_sampling greedy{0, 1, 1, 0, 0};
+  for (int i = 0; i < 2; ++i) machine.submit(0, prompt, 4, {50, -1, greedy, 9});
+  CHECK(machine.schedule(0));
+  machine.submit(0, prompt, 4, {4, -1, greedy, -1});
+  for (uint64_t i = 0; i < 300000; ++i) {
+    const int64_t deadline_ns = i % 3 ? 0 : 1000 + static_cast<int64_t>(i);
+    const int64_t id =
+        machine.submit(0, prompt, 1, {4, -1, greedy, static_cast<int32_t>(i % 5), i, deadline_ns, 1000});
+    if (i % 2) CHECK(machine.cancel(0, static_cast<uint64_t>(id)));
+  }
+  machine.check();
+  machine.expire(999);
+  CHECK(machine.counters().waiting == 150001);
+  machine.expire(1000);
+  CHECK(machine.counters().waiting == 1);
+  machine.check();
 }
 
 void misuse_is_refused() {
@@ -170,7 +221,8 @@ void misuse_is_refused() {
 int main(int argc, char** argv) {
   const int64_t operations = argc > 1 ? std::atoll(argv[1]) : 500000;
   const uint64_t seed = argc > 2 ? static_cast<uint64_t>(std::atoll(argv[2])) : 1;
-  int64_t preemptions = 0;
+  if (argc > 1) std::cout << operations << " operations, seed " << seed << std::endl;
+  int64_t preemptions = 0, missed = 0, timed_out = 0;
   for (int64_t done = 0, round = 0; done < operations; done += 1000, ++round) {
     Fuzz fuzz(seed + static_cast<uint64_t>(round)), again(seed + static_cast<uint64_t>(round));
     for (int i = 0; i < 1000; ++i) fuzz.operate();
@@ -180,9 +232,13 @@ int main(int argc, char** argv) {
       again.drain();
       CHECK(again.machine.decision_hash() == fuzz.machine.decision_hash());
     }
-    preemptions += fuzz.machine.counters().preemptions;
+    const SchedulerCounters c = fuzz.machine.counters();
+    preemptions += c.preemptions;
+    missed += c.deadline_misses;
+    timed_out += c.outcomes[static_cast<int>(Outcome::timed_out)];
   }
-  CHECK(preemptions > operations / 1000);
+  CHECK(std::min({preemptions, missed, timed_out}) > operations / 1000);
+  long_queue();
   preemption_keeps_the_place();
   misuse_is_refused();
   return 0;
