@@ -9,6 +9,7 @@ from typing import Any
 
 from wattwork import _native
 from wattwork.errors import InvalidInput, WattworkError
+from wattwork.scheduler.log import MAGIC
 from wattwork.serving import SLO, serving_metrics
 from wattwork.simulation import Replay
 
@@ -46,6 +47,15 @@ def replay(log: str | Path, *, slo: SLO | None = None) -> Replay:
     if cut_at >= 0:
         note = f"{log} is cut off or damaged at byte {cut_at}: this is what came before, {counters['steps']} steps."
     return Replay(decision_hash, requests, virtual_s, wall_s, metrics, note)
+
+
+def is_log(path: str | Path) -> bool:
+    """Whether the file begins as a log does, of whatever version."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(MAGIC) - 1) == MAGIC[:-1]
+    except OSError:
+        return False
 
 
 def _run() -> Any:

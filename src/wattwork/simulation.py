@@ -83,9 +83,7 @@ def simulate(
     lowest number among equals. Every request has as many tokens as the trace says, where `config` lets it: else it
     counts as rejected. `seed` is for the cost model's jitter. InvalidInput for what cannot be.
     """
-    devices, seed = whole("devices", devices), whole("seed", seed)
-    if not 1 <= devices <= MOST_DEVICES:
-        raise InvalidInput(f"devices must be from 1 to {MOST_DEVICES}, not {devices}.")
+    devices, seed = check_devices(devices), whole("seed", seed)
     plain = trace.trace if isinstance(trace, SizedTrace) else trace
     c = cost_model
     start_s = time.perf_counter()
@@ -105,6 +103,14 @@ def simulate(
     metrics["deadline_misses"] = sum(counters["deadline_misses"] for counters, *_ in ran)
     metrics["idle_s"] = virtual_s * devices - sum(busy_ns for *_, busy_ns in ran) / 1e9
     return Replay(decision_hash, requests, virtual_s, wall_s, metrics)
+
+
+def check_devices(devices: object) -> int:
+    """The number of devices. InvalidInput unless it can be."""
+    number = whole("devices", devices)
+    if not 1 <= number <= MOST_DEVICES:
+        raise InvalidInput(f"devices must be from 1 to {MOST_DEVICES}, not {number}.")
+    return number
 
 
 def _run() -> Any:
