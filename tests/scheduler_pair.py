@@ -71,7 +71,7 @@ class Pair:
         """Begin a step, and hold the batch against the rules. False: nothing to do, or not yet."""
         self.calls += 1
         c, twin = self.config, self.twin
-        before, protected = set(twin.running), {r for r in twin.running if twin.queue.aged(r)}
+        before = set(twin.running)
         self.rows = list(twin.schedule(self.now_ns))
         ours = to_batch(self.rows, c.block_size) if self.rows else None
         if self.core:
@@ -86,7 +86,7 @@ class Pair:
         assert sum(n for _, n in self.rows) <= c.max_num_batched_tokens
         assert not any(id in self.ended for id in ids), "what has ended is not executed"
         self._check_work_goes_on()
-        self._check_order(before, protected)
+        self._check_order(before)
         return bool(self.rows)
 
     def _check_work_goes_on(self):
@@ -104,7 +104,7 @@ class Pair:
             used = sum(n for _, n in self.rows)
             assert not (fits and seat) or used == budget, "the head is admitted if it fits"
 
-    def _check_order(self, before, protected):
+    def _check_order(self, before):
         twin, queue = self.twin, self.twin.queue
         fresh = [r for r in twin.running if r not in before]
         preempted = {r for r in before if r.id in queue.waiting}
@@ -112,8 +112,6 @@ class Pair:
             for other in queue.waiting.values():
                 if class_of(other) == class_of(request) and other not in preempted:
                     assert request.id < other.id, "first in, first out within a class"
-        if fresh and preempted:
-            assert not [r for r in preempted & protected if r.priority >= max(f.priority for f in fresh)]
 
     def complete(self, next_token):
         self.both("complete", self.now_ns, next_token)

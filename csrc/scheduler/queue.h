@@ -53,6 +53,7 @@ class Overtakes {
   Queued* oldest() const { return first_ < line_.size() ? line_[first_].waiting : nullptr; }
   int64_t oldest_count() const { return after_first_; }
   int64_t count(const Queued& q) const { return total_ - marks_up_to(q.position); }
+  void prefetch(const Queued& q) const { __builtin_prefetch(&line_[q.position]); }
   void check() const;
 
  private:
@@ -123,12 +124,23 @@ class WaitingQueue {
   void admit(Queued& q);                  // it waits no more: it runs
   void drop(Queued& q);                   // it waits no more: it ended
 
+  void prefetch(const Queued& q) const {  // what drop() will touch
+    if (q.prev) __builtin_prefetch(q.prev, 1);
+    if (q.next) __builtin_prefetch(q.next, 1);
+    if (!q.admitted) overtakes_.prefetch(q);
+  }
+
   Queued* head();
   int32_t head_priority() const {  // without a look at the tenants
     return any_aged() ? oldest()->priority : waiting_levels_.begin()->first;
   }
   Queued* oldest() const;  // lowest id
   int64_t size() const { return size_; }
+  int64_t tenants() const {  // remembered
+    int64_t n = 0;
+    for (const auto& [priority, level] : levels_) n += static_cast<int64_t>(level.tenants.size());
+    return n;
+  }
   bool aged(const Queued& q) const { return overtakes(q) >= max_overtakes_; }
   int64_t overtakes(const Queued& q) const {
     return q.admitted || !q.waits ? q.overtakes : overtakes_.count(q);

@@ -110,6 +110,8 @@ void Scheduler::expire(int64_t now_ns) {
 void Scheduler::end_early(Request& r, Outcome outcome, int64_t now_ns) {
   const int32_t seat = r.seat;
   if (seat == kNone) {
+    queue_.prefetch(r);  // one of a million was long untouched: fetch its neighbours at once, not one after the other
+    timeouts_.prefetch(r);
     waiting_tokens_ -= static_cast<int64_t>(r.tokens.size());
     queue_.drop(r);
     end(r, outcome, now_ns);
@@ -193,6 +195,7 @@ SchedulerCounters Scheduler::counters() const {
   c.waiting = queue_.size();
   c.queued_tokens = waiting_tokens_;
   c.kv_blocks_used = config_.num_blocks - static_cast<int64_t>(free_blocks_.size());
+  c.tenants = queue_.tenants();
   c.step_cost_s = cost_.coefficients();
   return c;
 }

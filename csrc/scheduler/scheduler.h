@@ -114,6 +114,7 @@ struct SchedulerCounters {
   int64_t deadline_misses;
   int64_t releases[kReleases];  // steps, by Release
   int64_t kv_blocks_used;
+  int64_t tenants;  // remembered, those of each priority
   std::array<double, 3> step_cost_s;  // seconds of a step: of itself, for each token, for each sequence
 };
 

@@ -28,6 +28,11 @@ class Wheel {
     link(timer);
   }
 
+  static void prefetch(const Timer& timer) {
+    if (timer.timer_prev) __builtin_prefetch(timer.timer_prev, 1);
+    if (timer.timer_next) __builtin_prefetch(timer.timer_next, 1);
+  }
+
   void cancel(Timer& timer) {
     if (timer.timer_slot < 0) return;
     const auto slot = static_cast<size_t>(timer.timer_slot);

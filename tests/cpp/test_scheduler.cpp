@@ -193,7 +193,11 @@ void long_queue() {
   machine.expire(999);
   CHECK(machine.counters().waiting == 150001);
   machine.expire(1000);
-  CHECK(machine.counters().waiting == 1);
+  CHECK(machine.counters().waiting == 1 && machine.counters().tenants == 2);
+  for (uint64_t i = 0; i < 10000; ++i) {  // the priority of the one that waits
+    const int64_t id = machine.submit(0, prompt, 1, {4, -1, greedy, -1, i});
+    CHECK(machine.cancel(0, static_cast<uint64_t>(id)) && machine.counters().tenants < 40);
+  }
   machine.check();
 }
 
