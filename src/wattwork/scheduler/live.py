@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +22,7 @@ from wattwork.errors import DeadlineInfeasible, InvalidInput, QueueFull, Wattwor
 from wattwork.machine import check_threads
 from wattwork.scheduler.config import Sampling, SchedulerConfig, Stats
 from wattwork.scheduler.handle import Handle, Ledger
-from wattwork.scheduler.twin import Reject
+from wattwork.scheduler.twin import EndEvent, Reject
 
 _REJECTIONS: dict[int, tuple[type[WattworkError], str]] = {
     Reject.INVALID: (InvalidInput, "a request needs at least one token and max_tokens of at least 1."),
@@ -207,6 +207,15 @@ class Scheduler:
         """Counters and state, as of now; never waits for a step."""
         self._check_process()
         return Stats(**self._loop.stats())
+
+    @property
+    def hashes(self) -> int:
+        """Units that the present back has done; 0 without one."""
+        return 0 if self._back is None else int(self._back.units)
+
+    def on_ends(self, observe: Callable[[list[EndEvent]], object]) -> None:
+        """Call this with the requests that ended, in batches, on the courier's thread; it must not raise or wait."""
+        self._ledger.observers.append(observe)
 
     def close(self) -> None:
         """End the step or quantum in hand, cancel what is left, stop the threads. May be called again."""
