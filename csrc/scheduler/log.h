@@ -20,7 +20,7 @@
 //     7 drain     1 or 0
 //     8 end       the decision hash: u64. The last record of a log that is complete
 //
-// Fixed-size numbers are little-endian, varints LEB128, signed ones zigzag. src/wattwork/scheduler/log.py is the same.
+// Times are from 0 to 2^62 ns. Fixed-size numbers are little-endian, varints LEB128, signed ones zigzag. src/wattwork/scheduler/log.py is the same.
 #pragma once
 
 #include <cstddef>
@@ -37,7 +37,7 @@ namespace ww {
 enum class LogOp : uint8_t { config, submit, cancel, expire, schedule, complete, fail, drain, end };
 constexpr char kLogMagic[8] = {'w', 'w', 'l', 'o', 'g', '\r', '\n', 1};
 
-uint32_t crc32(const uint8_t* data, size_t n);
+WW_API uint32_t crc32(const uint8_t* data, size_t n);
 
 // Writes under the loop's lock: a block at a time, to the page cache. What cannot be written stops the recording, not
 // the scheduler.

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <stdexcept>
@@ -8,6 +9,8 @@
 
 namespace ww {
 namespace {
+
+constexpr int64_t kMostNs = int64_t{1} << 62;
 
 struct Damaged {};  // the records make no sense
 
@@ -32,6 +35,11 @@ struct Reader {
   int64_t zigzag() {
     const uint64_t v = varint();
     return static_cast<int64_t>(v >> 1 ^ (~(v & 1) + 1));
+  }
+  int64_t time_from(int64_t base_ns) {  // both from 0 to 2^62, so that no sum of times overflows
+    const int64_t span_ns = zigzag();
+    if (span_ns < -base_ns || span_ns > kMostNs - base_ns) throw Damaged{};
+    return base_ns + span_ns;
   }
   int32_t int32() {
     const int64_t v = zigzag();
@@ -89,7 +97,7 @@ class Replayer {
     if (op == LogOp::end) return agree(r.fixed(8) == scheduler_->decision_hash()), false;
     if (op == LogOp::drain) return scheduler_->set_draining(r.byte() != 0), true;
     if (op > LogOp::end) throw Damaged{};
-    now_ns_ += r.zigzag();
+    now_ns_ = r.time_from(now_ns_);
     if (out_.begin_ns == 0) out_.begin_ns = now_ns_;
     out_.end_ns = now_ns_;
     const bool same = timed(op, r);
@@ -107,21 +115,14 @@ class Replayer {
   }
 
   void make(Reader& r) {
-    SchedulerConfig c{};
-    int64_t fields[9];
-    for (int64_t& field : fields) {
-      field = static_cast<int64_t>(r.varint());
-      if (field < 0 || (field > INT32_MAX && &field != &fields[3] && &field != &fields[7])) throw Damaged{};
+    int32_t fields[9];
+    for (int32_t& field : fields) {
+      const uint64_t value = r.varint();
+      if (value > INT32_MAX) throw Damaged{};
+      field = static_cast<int32_t>(value);
     }
-    c.max_num_seqs = static_cast<int32_t>(fields[0]);
-    c.max_num_batched_tokens = static_cast<int32_t>(fields[1]);
-    c.max_num_queued_reqs = static_cast<int32_t>(fields[2]);
-    c.max_num_queued_tokens = fields[3];
-    c.block_size = static_cast<int32_t>(fields[4]);
-    c.num_blocks = static_cast<int32_t>(fields[5]);
-    c.max_model_len = static_cast<int32_t>(fields[6]);
-    c.max_queue_delay_us = fields[7];
-    c.max_overtakes = static_cast<int32_t>(fields[8]);
+    const auto& f = fields;
+    const SchedulerConfig c{f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8]};
     scheduler_ = std::make_unique<Scheduler>(c);
     next_token_.resize(static_cast<size_t>(c.max_num_seqs));
   }
@@ -133,8 +134,8 @@ class Replayer {
     if (bits & 1) p.stop_token_id = kStopToken;
     if (bits & 2) p.priority = r.int32();
     if (bits & 4) p.tenant = r.varint();
-    if (bits & 8) p.deadline_ns = now_ns_ + r.zigzag();
-    if (bits & 16) p.timeout_ns = now_ns_ + r.zigzag();
+    if (bits & 8) p.deadline_ns = r.time_from(now_ns_);
+    if (bits & 16) p.timeout_ns = r.time_from(now_ns_);
     // A prompt beyond the model's length is rejected unread.
     if (n <= scheduler_->config().max_model_len && static_cast<size_t>(std::max(n, 0)) > prompt_.size())
       prompt_.resize(static_cast<size_t>(n), kPlainToken);

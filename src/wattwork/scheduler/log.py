@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MAGIC = b"wwlog\r\n\x01"
 BLOCK_BYTES, BLOCK_NS = 32 << 10, 1_000_000_000
+MOST_NS = 1 << 62
 CONFIG_FIELDS = (
     "max_num_seqs",
     "max_num_batched_tokens",
@@ -172,6 +173,18 @@ class _Reader:
         value = self.varint()
         return ~(value >> 1) if value & 1 else value >> 1
 
+    def time_from(self, base_ns: int) -> int:
+        when_ns = base_ns + self.zigzag()
+        if not 0 <= when_ns <= MOST_NS:
+            raise Damaged
+        return when_ns
+
+    def int32(self) -> int:
+        value = self.zigzag()
+        if not -(2**31) <= value < 2**31:
+            raise Damaged
+        return value
+
     def next_block(self) -> _Reader | None:
         """The payload of the next block; None: there is no whole one."""
         begin = self.at
@@ -213,7 +226,7 @@ class _Replayer:
         if op == Op.DRAIN:
             machine.set_draining(r.fixed(1) != 0)
             return True
-        self.now_ns += r.zigzag()
+        self.now_ns = r.time_from(self.now_ns)
         self.begin_ns = self.begin_ns or self.now_ns
         self.end_ns = self.now_ns
         same = self.timed(op, r, machine)
@@ -246,10 +259,10 @@ class _Replayer:
             raise Damaged from None
 
     def submit(self, r: _Reader, machine: SchedulerTwin) -> None:
-        n, max_tokens, bits = r.zigzag(), r.zigzag(), r.fixed(1)
-        priority = r.zigzag() if bits & 2 else 0
+        n, max_tokens, bits = r.int32(), r.int32(), r.fixed(1)
+        priority = r.int32() if bits & 2 else 0
         tenant = r.varint() if bits & 4 else 0
-        deadline_ns, timeout_ns = (self.now_ns + r.zigzag() if bits & bit else 0 for bit in (8, 16))
+        deadline_ns, timeout_ns = (r.time_from(self.now_ns) if bits & bit else 0 for bit in (8, 16))
         # A prompt beyond the model's length is rejected for its length alone.
         prompt: Any = [PLAIN_TOKEN] * n if n <= machine.config.max_model_len else range(n)
         stop = STOP_TOKEN if bits & 1 else -1
