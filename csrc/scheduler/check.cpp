@@ -1,17 +1,10 @@
 // The invariants, as code. For tests: it looks at everything.
 #include <algorithm>
-#include <stdexcept>
 
+#include "scheduler/require.h"
 #include "scheduler/scheduler.h"
 
 namespace ww {
-namespace {
-
-void require(bool condition, const char* invariant) {
-  if (!condition) throw std::logic_error(std::string("scheduler invariant broken: ") + invariant);
-}
-
-}  // namespace
 
 void Scheduler::check() {
   check_seats();

@@ -1,45 +1,43 @@
-// Which item has an id: a hash table with open addressing, its hash the id's low bits. Ids that follow one another never
-// collide, and a look-up touches one cache line.
+// Which item has an id. Each has its place by the id's low bits, so that ids that follow one another lie side by side;
+// the few that find their place taken, as beside one that stays very long, lie in a map.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <unordered_map>
 #include <vector>
 
 namespace ww {
 
-template <class Item>  // has an `id`
+template <class Item>  // has an `id` above 0
 class IdTable {
  public:
   size_t size() const { return size_; }
 
   Item* find(uint64_t id) const {
-    const Slot& slot = slots_[place(id)];
-    return slot.item;
+    const Slot& slot = slots_[id & (slots_.size() - 1)];
+    if (slot.id == id) return slot.item;
+    const auto found = crowded_.find(id);
+    return found == crowded_.end() ? nullptr : found->second;
   }
 
   void insert(Item* item) {
     if (++size_ * 2 > slots_.size()) grow();
-    slots_[place(item->id)] = {item->id, item};
+    place(item);
   }
 
-  // What follows moves up, so that no search ends too early.
   void erase(uint64_t id) {
-    size_t hole = place(id);
+    Slot& slot = slots_[id & (slots_.size() - 1)];
+    if (slot.id == id) slot = {};
+    else crowded_.erase(id);
     --size_;
-    for (size_t i = next(hole); slots_[i].item; i = next(i)) {
-      const size_t home = slots_[i].id & mask();
-      if (((i - home) & mask()) < ((i - hole) & mask())) continue;  // it lies between its home and the hole's other side
-      slots_[hole] = slots_[i];
-      hole = i;
-    }
-    slots_[hole] = {};
   }
 
   template <class F>
   void each(F&& f) const {
     for (const Slot& slot : slots_)
       if (slot.item) f(*slot.item);
+    for (const auto& [id, item] : crowded_) f(*item);
   }
 
  private:
@@ -48,21 +46,21 @@ class IdTable {
     Item* item = nullptr;
   };
 
-  size_t mask() const { return slots_.size() - 1; }
-  size_t next(size_t i) const { return (i + 1) & mask(); }
-  size_t place(uint64_t id) const {  // where it is, or would go
-    size_t i = id & mask();
-    while (slots_[i].item && slots_[i].id != id) i = next(i);
-    return i;
+  void place(Item* item) {
+    Slot& slot = slots_[item->id & (slots_.size() - 1)];
+    if (slot.item) crowded_.emplace(item->id, item);
+    else slot = {item->id, item};
   }
   void grow() {
-    std::vector<Slot> old(2 * slots_.size());
-    old.swap(slots_);
-    for (const Slot& slot : old)
-      if (slot.item) slots_[place(slot.id)] = slot;
+    std::vector<Item*> items;
+    each([&](Item& item) { items.push_back(&item); });
+    slots_.assign(2 * slots_.size(), {});
+    crowded_.clear();
+    for (Item* item : items) place(item);
   }
 
   std::vector<Slot> slots_ = std::vector<Slot>(64);
+  std::unordered_map<uint64_t, Item*> crowded_;
   size_t size_ = 0;
 };
 

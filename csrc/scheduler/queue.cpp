@@ -1,17 +1,10 @@
 #include "scheduler/queue.h"
 
 #include <algorithm>
-#include <stdexcept>
-#include <string>
+
+#include "scheduler/require.h"
 
 namespace ww {
-namespace {
-
-void require(bool condition, const char* invariant) {
-  if (!condition) throw std::logic_error(std::string("scheduler invariant broken: ") + invariant);
-}
-
-}  // namespace
 
 // ---- Overtakes ---------------------------------------------------------------------------------------------------
 

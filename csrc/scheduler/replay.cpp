@@ -124,6 +124,7 @@ class Replayer {
     const auto& f = fields;
     const SchedulerConfig c{f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8]};
     scheduler_ = std::make_unique<Scheduler>(c);
+    scheduler_->plan_only();
     next_token_.resize(static_cast<size_t>(c.max_num_seqs));
   }
 

@@ -139,8 +139,8 @@ class WW_API Scheduler {
   int64_t next_wakeup_ns() const;
   int64_t next_timeout_ns() const { return timeouts_.next_ns(); }
 
-  // The next batch, valid until the call after its complete() or fail(); nullptr: nothing to do, or not yet. What is due
-  // expires first.
+  // The next batch, valid until the call after its complete() or fail(); nullptr: nothing to do, or not yet. First
+  // what is due expires.
   const ww_batch* schedule(int64_t now_ns);
   void complete(int64_t now_ns, const int32_t* next_token);  // [n_seqs] as ww_out has it
   void fail(int64_t now_ns, const std::string& message);     // its requests end as failed, no others
@@ -155,6 +155,8 @@ class WW_API Scheduler {
   const Events& events() const { return events_; }
   SchedulerCounters counters() const;
   uint64_t decision_hash() const { return hash_; }
+  // No engine reads the batches: they say how many tokens each sequence has, not which, nor in which blocks.
+  void plan_only() { fills_ = false; }
   // Records every call that changes the state (log.h), from the first on. Throws std::runtime_error.
   void record(const std::string& path);
   // Ends the recording. What kept it from being written whole; empty: nothing did, or there was none.
@@ -200,8 +202,8 @@ class WW_API Scheduler {
   Seat& seat_at(int32_t seat) { return seats_[static_cast<size_t>(seat)]; }
   const Seat& seat_at(int32_t seat) const { return seats_[static_cast<size_t>(seat)]; }
   Request& at(int32_t seat) const { return *request_[static_cast<size_t>(seat)]; }
-  const int32_t* blocks_of(int32_t seat) const { return &blocks_[static_cast<size_t>(seat) * static_cast<size_t>(max_blocks_)]; }
-  int32_t* blocks_of(int32_t seat) { return &blocks_[static_cast<size_t>(seat) * static_cast<size_t>(max_blocks_)]; }
+  const int32_t* blocks_of(int32_t seat) const { return blocks_.data() + int64_t{seat} * max_blocks_; }
+  int32_t* blocks_of(int32_t seat) { return blocks_.data() + int64_t{seat} * max_blocks_; }
   int64_t admission(int64_t now_ns, int32_t n, const RequestParams& params) const;  // 0, or a Reject
   Request& new_request();
   void free_request(Request& r);
@@ -244,6 +246,7 @@ class WW_API Scheduler {
   SchedulerConfig config_;
   int32_t max_blocks_;  // columns of the block table
   bool draining_ = false;
+  bool fills_ = true;  // batches are filled for an engine
 
   std::deque<Request> requests_;
   std::vector<Request*> free_requests_;

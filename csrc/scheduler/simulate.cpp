@@ -17,7 +17,7 @@ uint64_t splitmix64(uint64_t& state) {
 }
 
 struct Device {
-  explicit Device(const SchedulerConfig& config) : scheduler(config) {}
+  explicit Device(const SchedulerConfig& config) : scheduler(config) { scheduler.plan_only(); }
   // When it is to be looked at next.
   int64_t next_ns() const { return std::min(step_end_ns, wake_ns); }
 

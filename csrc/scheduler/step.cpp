@@ -212,7 +212,7 @@ size_t Scheduler::open_row(int32_t seat, int32_t n) {
   q_start_[row + 1] = batch_.n_tokens += n;
   ctx_len_[row] = s.computed;
   want_[row] = s.computed + n == s.total;
-  fill_blocks(row, seat);
+  if (fills_) fill_blocks(row, seat);
   decide(s.id * kRowFactor ^ (static_cast<uint64_t>(n) << 32 | static_cast<uint64_t>(s.computed)));
   return static_cast<size_t>(q_start_[row]);
 }
@@ -228,6 +228,7 @@ void Scheduler::add_decode(int32_t seat) {
 void Scheduler::add_prefill(int32_t seat, int32_t n) {
   Seat& s = seat_at(seat);
   const size_t at = open_row(seat, n);
+  if (!fills_) return;
   const int32_t* blocks = blocks_of(seat);
   std::copy_n(s.text + s.computed, n, tokens_.begin() + static_cast<std::ptrdiff_t>(at));
   int32_t* slots = &slot_map_[at];
