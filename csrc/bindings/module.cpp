@@ -11,4 +11,5 @@ PYBIND11_MODULE(_core, m) {
   ww::bindings::bind_search(m);
   ww::bindings::bind_decoder(m);
   ww::bindings::bind_scheduler(m);
+  ww::bindings::bind_simulation(m);
 }

@@ -48,6 +48,18 @@ std::string said_by(const py::error_already_set& e) {
   return text;
 }
 
+std::function<bool()> watcher(bool watch_signals) {
+  if (!watch_signals) return {};
+  return [] {
+    py::gil_scoped_acquire gil;
+    return PyErr_CheckSignals() != 0;
+  };
+}
+
+void raise_pending() {
+  if (PyErr_Occurred()) throw py::error_already_set();
+}
+
 void bind_runtime(py::module_& m) {
   m.def("default_threads", &default_threads);
   m.def("now_ns", &now_ns);

@@ -1,4 +1,4 @@
-#include "scheduler/scheduler.h"
+#include "bindings/scheduler.h"
 
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
@@ -16,16 +16,12 @@
 namespace py = pybind11;
 
 namespace ww::bindings {
-namespace {
 
-using Int32s = py::array_t<int32_t, py::array::c_style | py::array::forcecast>;
+namespace {
 
 const char* const kReleaseNames[kReleases] = {"running", "no_delay", "draining", "full", "delay"};
 
-template <class T>
-py::array_t<T> copied(const T* from, int32_t n) {
-  return py::array_t<T>(n, from);
-}
+}  // namespace
 
 SchedulerConfig config_of(const py::object& c) {
   return {c.attr("max_num_seqs").cast<int32_t>(),        c.attr("max_num_batched_tokens").cast<int32_t>(),
@@ -33,6 +29,35 @@ SchedulerConfig config_of(const py::object& c) {
           c.attr("block_size").cast<int32_t>(),          c.attr("num_blocks").cast<int32_t>(),
           c.attr("max_model_len").cast<int32_t>(),       c.attr("max_queue_delay_us").cast<int64_t>(),
           c.attr("max_overtakes").cast<int32_t>()};
+}
+
+py::dict counters_of(const SchedulerCounters& c) {
+  py::dict d;
+  const char* outcomes[] = {"finished", "cancelled", "timed_out", "rejected", "failed"};
+  for (int i = 0; i < 5; ++i) d[outcomes[i]] = c.outcomes[i];
+  d["num_requests_running"] = c.running;
+  d["num_requests_waiting"] = c.waiting;
+  d["num_queued_tokens"] = c.queued_tokens;
+  d["steps"] = c.steps;
+  d["prompt_tokens"] = c.prompt_tokens;
+  d["output_tokens"] = c.output_tokens;
+  d["num_preemptions"] = c.preemptions;
+  d["kv_blocks_used"] = c.kv_blocks_used;
+  d["deadline_misses"] = c.deadline_misses;
+  py::dict releases;
+  for (int i = 0; i < kReleases; ++i) releases[kReleaseNames[i]] = c.releases[i];
+  d["releases"] = releases;
+  d["step_cost_s"] = py::make_tuple(c.step_cost_s[0], c.step_cost_s[1], c.step_cost_s[2]);
+  return d;
+}
+
+namespace {
+
+using Int32s = py::array_t<int32_t, py::array::c_style | py::array::forcecast>;
+
+template <class T>
+py::array_t<T> copied(const T* from, int32_t n) {
+  return py::array_t<T>(n, from);
 }
 
 RequestParams params_of(int32_t max_tokens, int32_t stop_token_id, const py::object& s, int32_t priority,
@@ -73,26 +98,6 @@ py::tuple events_of(const Events& events) {
     ends[i++] = py::make_tuple(e.id, static_cast<int>(e.outcome), e.n_prompt, e.n_output, e.submitted_ns,
                                e.first_token_ns, e.finished_ns, e.message, e.deadline_missed);
   return py::make_tuple(tokens, ends);
-}
-
-py::dict counters_of(const SchedulerCounters& c) {
-  py::dict d;
-  const char* outcomes[] = {"finished", "cancelled", "timed_out", "rejected", "failed"};
-  for (int i = 0; i < 5; ++i) d[outcomes[i]] = c.outcomes[i];
-  d["num_requests_running"] = c.running;
-  d["num_requests_waiting"] = c.waiting;
-  d["num_queued_tokens"] = c.queued_tokens;
-  d["steps"] = c.steps;
-  d["prompt_tokens"] = c.prompt_tokens;
-  d["output_tokens"] = c.output_tokens;
-  d["num_preemptions"] = c.preemptions;
-  d["kv_blocks_used"] = c.kv_blocks_used;
-  d["deadline_misses"] = c.deadline_misses;
-  py::dict releases;
-  for (int i = 0; i < kReleases; ++i) releases[kReleaseNames[i]] = c.releases[i];
-  d["releases"] = releases;
-  d["step_cost_s"] = py::make_tuple(c.step_cost_s[0], c.step_cost_s[1], c.step_cost_s[2]);
-  return d;
 }
 
 // A Python StepEngine behind the C interface. An exception becomes a failed batch, its words kept for the requests.
@@ -159,12 +164,12 @@ struct DeleteWithoutGil {
 };
 
 std::unique_ptr<Loop, DeleteWithoutGil> make_loop(const py::object& config, const py::object& engine,
-                                                  uintptr_t native, int threads) {
+                                                  uintptr_t native, int threads, const std::string& record) {
   const SchedulerConfig c = config_of(config);
   std::optional<LoopEngine> e;
   if (native) e = native_engine(native, engine);
   else if (!engine.is_none()) e = python_engine(engine, c.block_size);
-  return std::unique_ptr<Loop, DeleteWithoutGil>(new Loop(c, e ? &*e : nullptr, threads));
+  return std::unique_ptr<Loop, DeleteWithoutGil>(new Loop(c, e ? &*e : nullptr, threads, record));
 }
 
 // Steps of an engine that answers `token` at once: the cost of the scheduler alone.
@@ -217,6 +222,8 @@ void bind_core(py::module_& m) {
            })
       .def("run_steps", &run_steps, py::call_guard<py::gil_scoped_release>())
       .def("counters", [](const Scheduler& s) { return counters_of(s.counters()); })
+      .def("record", &Scheduler::record)
+      .def("stop_recording", &Scheduler::stop_recording)
       .def("check", &Scheduler::check)
       .def_property_readonly("in_flight", &Scheduler::in_flight)
       .def_property_readonly("has_work", &Scheduler::has_work)
@@ -228,7 +235,8 @@ void bind_core(py::module_& m) {
 void bind_loop(py::module_& m) {
   using NoGil = py::call_guard<py::gil_scoped_release>;
   py::class_<Loop, std::unique_ptr<Loop, DeleteWithoutGil>>(m, "Loop")
-      .def(py::init(&make_loop), py::arg("config"), py::arg("engine"), py::arg("native"), py::arg("threads"))
+      .def(py::init(&make_loop), py::arg("config"), py::arg("engine"), py::arg("native"), py::arg("threads"),
+           py::arg("record") = "")
       .def("submit",
            [](Loop& loop, const Int32s& tokens, int32_t max_tokens, int32_t stop_token_id, const py::object& sampling,
               int32_t priority, uint64_t tenant, int64_t deadline_ns, int64_t timeout_ns) {
@@ -262,6 +270,7 @@ void bind_loop(py::module_& m) {
              d["yield_times_ns"] = py::tuple(py::cast(s.yield_times_ns));
              return d;
            })
+      .def("record_error", &Loop::record_error)
       .def("close", &Loop::close, NoGil());
 }
 

@@ -32,19 +32,6 @@ Work make_work(const std::string& header, const std::string& target, uint32_t ve
 
 const std::atomic<uint32_t>* stop_at(uintptr_t address) { return as_stop(reinterpret_cast<const uint32_t*>(address)); }
 
-// Python's signal handlers run on its main thread only, so only there is the GIL taken for them.
-std::function<bool()> watcher(bool watch_signals) {
-  if (!watch_signals) return {};
-  return [] {
-    py::gil_scoped_acquire gil;
-    return PyErr_CheckSignals() != 0;
-  };
-}
-
-void raise_pending() {
-  if (PyErr_Occurred()) throw py::error_already_set();
-}
-
 auto search_face(const std::string& header, const std::string& target, uint32_t version_mask, const RectTuple& rect,
                  const std::string& isa, int threads, uintptr_t stop_address, uint64_t max_hits, bool watch_signals) {
   const Work work = make_work(header, target, version_mask);

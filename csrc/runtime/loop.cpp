@@ -60,7 +60,7 @@ struct Loop::Impl {
   int draining = 0;
 
   std::shared_ptr<Back> back;
-  std::string back_error;
+  std::string back_error, record_error;
   bool hashing = false;  // the back runs
   int64_t hashing_since_ns = 0, back_busy_ns = 0, back_runs = 0, yields = 0;
   std::array<int64_t, kYieldsKept> yield_ring{};
@@ -115,6 +115,7 @@ void Loop::Impl::main() {
     }
   }
   core.cancel_all(now_ns());
+  record_error = core.stop_recording();
   stopped = true;
   events.notify_all();
   quiet.notify_all();
@@ -193,8 +194,10 @@ void Loop::Impl::idle(std::unique_lock<std::mutex>& lock, std::optional<Team>& t
   work.wait(lock, [&] { return closing || core.has_work() || back; });
 }
 
-Loop::Loop(const SchedulerConfig& config, const LoopEngine* engine, int threads)
-    : impl_(std::make_shared<Impl>(config, engine, threads)), born_(generation()) {}
+Loop::Loop(const SchedulerConfig& config, const LoopEngine* engine, int threads, const std::string& record)
+    : impl_(std::make_shared<Impl>(config, engine, threads)), born_(generation()) {
+  if (!record.empty()) impl_->core.record(record);
+}
 
 // In a forked child the thread is gone and the mutex may be held for ever: the copy is left as it is.
 Loop::~Loop() {
@@ -300,6 +303,12 @@ LoopStats Loop::stats() const {
   return s;
 }
 
+std::string Loop::record_error() const {
+  if (forked()) return {};
+  std::lock_guard lock(impl_->mutex);
+  return impl_->record_error;
+}
+
 void Loop::close() {
   if (forked()) return;
   Impl& m = *impl_;
@@ -310,6 +319,7 @@ void Loop::close() {
     m.raise_yield();
     m.work.notify_one();
     if (!m.started) {
+      m.record_error = m.core.stop_recording();
       m.stopped = true;
       m.events.notify_all();
       return;

@@ -33,8 +33,9 @@ struct LoopStats {
 
 class WW_API Loop {
  public:
-  // Without an engine it only hashes. `threads` as Team takes it. Throws std::invalid_argument.
-  Loop(const SchedulerConfig& config, const LoopEngine* engine, int threads);
+  // Without an engine it only hashes. `threads` as Team takes it. `record`: where to write the scheduler's log; empty:
+  // nowhere. Throws std::invalid_argument, and std::runtime_error if the log cannot be written.
+  Loop(const SchedulerConfig& config, const LoopEngine* engine, int threads, const std::string& record = {});
   ~Loop();  // closes
   Loop(const Loop&) = delete;
   Loop& operator=(const Loop&) = delete;
@@ -53,6 +54,8 @@ class WW_API Loop {
   void set_draining(bool draining);
   bool wait_idle(int64_t timeout_ms);  // true: no request is left and no block is owned
   LoopStats stats() const;
+  // Once closed: what kept the log from being written whole; empty: nothing did.
+  std::string record_error() const;
   // Ends the step or quantum in hand, cancels what is left and joins the thread. May be called again.
   void close();
 

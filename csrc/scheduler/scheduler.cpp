@@ -4,6 +4,7 @@
 #include <limits>
 #include <stdexcept>
 
+#include "scheduler/log.h"
 #include "scheduler/words.h"
 
 namespace ww {
@@ -60,6 +61,7 @@ int64_t Scheduler::admission(int64_t now_ns, int32_t n, const RequestParams& par
 }
 
 int64_t Scheduler::submit(int64_t now_ns, const int32_t* tokens, int32_t n, const RequestParams& params) {
+  if (log_) log_->submit(now_ns, n, params);
   if (const int64_t code = admission(now_ns, n, params); code != 0) {
     ++counters_.outcomes[static_cast<int>(Outcome::rejected)];
     decide(kSaysRejected | static_cast<uint64_t>(-code));
@@ -83,8 +85,10 @@ int64_t Scheduler::submit(int64_t now_ns, const int32_t* tokens, int32_t n, cons
 
 bool Scheduler::cancel(int64_t now_ns, uint64_t id) {
   Request* r = live_.find(id);
-  if (r) end_early(*r, Outcome::cancelled, now_ns);
-  return r != nullptr;
+  if (!r) return false;
+  if (log_) log_->cancel(now_ns, id);
+  end_early(*r, Outcome::cancelled, now_ns);
+  return true;
 }
 
 void Scheduler::cancel_all(int64_t now_ns) {
@@ -98,6 +102,7 @@ void Scheduler::expire(int64_t now_ns) {
   if (timeouts_.next_ns() > now_ns) return;
   std::vector<Request*> due;
   timeouts_.expire(now_ns, [&](Timer& timer) { due.push_back(static_cast<Request*>(&timer)); });
+  if (log_ && !due.empty()) log_->expire(now_ns);
   std::sort(due.begin(), due.end(), [](const Request* a, const Request* b) { return a->id < b->id; });
   for (Request* r : due) end_early(*r, Outcome::timed_out, now_ns);
 }
@@ -149,6 +154,28 @@ void Scheduler::free_request(Request& r) {
 void Scheduler::enqueue(Request& r) {
   queue_.push(r);
   waiting_tokens_ += static_cast<int64_t>(r.tokens.size());
+}
+
+void Scheduler::set_draining(bool draining) {
+  if (log_ && draining != draining_) log_->drain(draining);
+  draining_ = draining;
+}
+
+// ---- Its recording -----------------------------------------------------------------------------------------------
+
+Scheduler::~Scheduler() = default;
+
+void Scheduler::record(const std::string& path) {
+  if (last_id_ != 0 || hash_ != 0) throw std::runtime_error("a recording begins before the first request");
+  log_ = std::make_unique<LogWriter>(path, config_);
+}
+
+std::string Scheduler::stop_recording() {
+  if (!log_) return {};
+  log_->finish(hash_);
+  const std::string error = log_->error();
+  log_.reset();
+  return error;
 }
 
 // ---- What is known of it -----------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -117,9 +118,12 @@ struct SchedulerCounters {
   std::array<double, 3> step_cost_s;  // seconds of a step: of itself, for each token, for each sequence
 };
 
+class LogWriter;
+
 class WW_API Scheduler {
  public:
   explicit Scheduler(const SchedulerConfig& config);  // throws std::invalid_argument
+  ~Scheduler();
   Scheduler(const Scheduler&) = delete;
   Scheduler& operator=(const Scheduler&) = delete;
 
@@ -141,7 +145,7 @@ class WW_API Scheduler {
   void complete(int64_t now_ns, const int32_t* next_token);  // [n_seqs] as ww_out has it
   void fail(int64_t now_ns, const std::string& message);     // its requests end as failed, no others
 
-  void set_draining(bool draining) { draining_ = draining; }
+  void set_draining(bool draining);
   bool has_work() const { return !order_.empty() || queue_.size() != 0; }
   bool in_flight() const { return !rows_.empty(); }
   Release release() const { return release_; }  // why the last batch went
@@ -151,6 +155,12 @@ class WW_API Scheduler {
   const Events& events() const { return events_; }
   SchedulerCounters counters() const;
   uint64_t decision_hash() const { return hash_; }
+  // No engine reads the batches: they say how many tokens each sequence has, not which, nor in which blocks.
+  void plan_only() { fills_ = false; }
+  // Records every call that changes the state (log.h), from the first on. Throws std::runtime_error.
+  void record(const std::string& path);
+  // Ends the recording. What kept it from being written whole; empty: nothing did, or there was none.
+  std::string stop_recording();
   const SchedulerConfig& config() const { return config_; }
   // Tenants that wait all along within one priority are never further apart in their counters than this, so never
   // more than twice it in service, where nobody is aged: what max_num_seqs requests can be charged for.
@@ -222,6 +232,7 @@ class WW_API Scheduler {
   void fill_blocks(size_t row, int32_t seat);
   void accept(int32_t seat, int32_t token, int64_t now_ns);
   void count_prompt(int32_t seat);
+  void log_complete(int64_t now_ns, const int32_t* next_token);
   void end(Request& r, Outcome outcome, int64_t now_ns, const std::string& message = {});
   void retire(int32_t seat);  // after end(): seat and request are free again
   void close_batch();
@@ -235,6 +246,7 @@ class WW_API Scheduler {
   SchedulerConfig config_;
   int32_t max_blocks_;  // columns of the block table
   bool draining_ = false;
+  bool fills_ = true;  // batches are filled for an engine
 
   std::deque<Request> requests_;
   std::vector<Request*> free_requests_;
@@ -273,6 +285,7 @@ class WW_API Scheduler {
   Events events_;
   SchedulerCounters counters_{};
   uint64_t hash_ = 0;
+  std::unique_ptr<LogWriter> log_;  // null: nothing is recorded
 };
 
 }  // namespace ww

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "scheduler/log.h"
 #include "scheduler/scheduler.h"
 #include "scheduler/words.h"
 
@@ -37,6 +38,7 @@ const ww_batch* Scheduler::schedule(int64_t now_ns) {
   ++counters_.releases[static_cast<int>(release_)];
   decide(kSaysReleased | static_cast<uint64_t>(release_));
   scheduled_ns_ = now_ns;
+  if (log_) log_->schedule(now_ns, hash_);
   return &batch_;
 }
 
@@ -210,7 +212,7 @@ size_t Scheduler::open_row(int32_t seat, int32_t n) {
   q_start_[row + 1] = batch_.n_tokens += n;
   ctx_len_[row] = s.computed;
   want_[row] = s.computed + n == s.total;
-  fill_blocks(row, seat);
+  if (fills_) fill_blocks(row, seat);
   decide(s.id * kRowFactor ^ (static_cast<uint64_t>(n) << 32 | static_cast<uint64_t>(s.computed)));
   return static_cast<size_t>(q_start_[row]);
 }
@@ -226,12 +228,16 @@ void Scheduler::add_decode(int32_t seat) {
 void Scheduler::add_prefill(int32_t seat, int32_t n) {
   Seat& s = seat_at(seat);
   const size_t at = open_row(seat, n);
+  if (!fills_) return;
   const int32_t* blocks = blocks_of(seat);
   std::copy_n(s.text + s.computed, n, tokens_.begin() + static_cast<std::ptrdiff_t>(at));
-  for (int32_t i = 0; i < n; ++i) {
-    const int32_t position = s.computed + i;
-    slot_map_[at + static_cast<size_t>(i)] =
-        blocks[position / config_.block_size] * config_.block_size + position % config_.block_size;
+  int32_t* slots = &slot_map_[at];
+  const int32_t size = config_.block_size, end = s.computed + n;
+  for (int32_t position = s.computed; position < end;) {  // a block at a time
+    const int32_t offset = position % size, run = std::min(size - offset, end - position);
+    const int32_t first = blocks[position / size] * size + offset;
+    for (int32_t i = 0; i < run; ++i) *slots++ = first + i;
+    position += run;
   }
 }
 
@@ -253,6 +259,7 @@ void Scheduler::fill_blocks(size_t row, int32_t seat) {
 
 void Scheduler::complete(int64_t now_ns, const int32_t* next_token) {
   if (!in_flight()) throw std::logic_error("complete() without a batch in flight: schedule() one first.");
+  if (log_) log_complete(now_ns, next_token);
   for (size_t row = 0; row < rows_.size(); ++row) {
     const int32_t seat = rows_[row];
     Seat& s = seat_at(seat);
@@ -266,8 +273,20 @@ void Scheduler::complete(int64_t now_ns, const int32_t* next_token) {
   close_batch();
 }
 
+// Of the tokens, only what decides something.
+void Scheduler::log_complete(int64_t now_ns, const int32_t* next_token) {
+  std::vector<uint64_t> exceptions;
+  for (size_t row = 0; row < rows_.size(); ++row) {
+    const Seat& s = seat_at(rows_[row]);
+    const int32_t token = next_token[row];
+    if (!s.ended && want_[row] && (token < 0 || token == s.stop)) exceptions.push_back(row << 1 | (token >= 0));
+  }
+  log_->complete(now_ns, exceptions);
+}
+
 void Scheduler::fail(int64_t now_ns, const std::string& message) {
   if (!in_flight()) throw std::logic_error("fail() without a batch in flight: schedule() one first.");
+  if (log_) log_->fail(now_ns);
   for (const int32_t seat : rows_) {
     Seat& s = seat_at(seat);
     if (s.ended) continue;

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
+    "CostModel": "simulation",
     "DeadlineInfeasible": "errors",
     "Device": "device",
     "Energy": "meters",
@@ -21,8 +22,10 @@ _HOME = {
     "PRESETS": "engines",
     "PhaseResult": "report",
     "QueueFull": "errors",
+    "Replay": "simulation",
     "Report": "report",
     "RequestFailed": "errors",
+    "SLO": "serving",
     "Sampling": "scheduler",
     "Scheduler": "scheduler",
     "SchedulerConfig": "scheduler",
@@ -41,12 +44,16 @@ _HOME = {
     "make_engine": "engines",
     "packaged_trace": "trace",
     "read_trace": "trace",
+    "replay": "recording",
     "search": "_search",
+    "simulate": "simulation",
     "size_trace": "trace",
 }
 
 __all__ = [
     "PRESETS",
+    "SLO",
+    "CostModel",
     "DeadlineInfeasible",
     "Device",
     "Energy",
@@ -59,6 +66,7 @@ __all__ = [
     "ModelConfig",
     "PhaseResult",
     "QueueFull",
+    "Replay",
     "Report",
     "RequestFailed",
     "Sampling",
@@ -79,7 +87,9 @@ __all__ = [
     "make_engine",
     "packaged_trace",
     "read_trace",
+    "replay",
     "search",
+    "simulate",
     "size_trace",
 ]
 

@@ -19,6 +19,7 @@ from wattwork.job import Job as Job
 from wattwork.measure import compare as compare
 from wattwork.meters import Energy as Energy
 from wattwork.meters import Meter as Meter
+from wattwork.recording import replay as replay
 from wattwork.rectangle import Hit as Hit
 from wattwork.report import PhaseResult as PhaseResult
 from wattwork.report import Report as Report
@@ -27,6 +28,10 @@ from wattwork.scheduler import Handle as Handle
 from wattwork.scheduler import Sampling as Sampling
 from wattwork.scheduler import Scheduler as Scheduler
 from wattwork.scheduler import SchedulerConfig as SchedulerConfig
+from wattwork.serving import SLO as SLO
+from wattwork.simulation import CostModel as CostModel
+from wattwork.simulation import Replay as Replay
+from wattwork.simulation import simulate as simulate
 from wattwork.stop import Stop as Stop
 from wattwork.trace import Trace as Trace
 from wattwork.trace import packaged_trace as packaged_trace

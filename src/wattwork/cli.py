@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     option("--quiet", action="store_true", help="show neither progress nor tables")
     compare.set_defaults(command=_compare)
     _add_hash(commands)
+    _add_replay(commands)
     return parser
 
 
@@ -120,6 +121,45 @@ def _add_hash(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="search nothing, but measure every instruction set beside OpenSSL and hashlib (default: %(const)s rounds)",
     )
     parser.set_defaults(command=_hash)
+
+
+def _add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "replay",
+        help="play a request trace, live or in virtual time",
+        usage="wattwork replay TRACE [OPTION ...]\n       wattwork replay TRACE --simulate [--cost A,B,C] [OPTION ...]",
+        description="Plays a request trace to this machine's engine with hashing behind it, or to a cost model in "
+        "virtual time, and shows latencies, throughput and goodput as `vllm bench serve` does, and what the back "
+        "harvested. The trace's order and relative gaps are kept; time is stretched to the load.",
+    )
+    option = parser.add_argument
+    option(
+        "trace",
+        metavar="TRACE",
+        help="an Azure LLM inference trace (CSV: TIMESTAMP,ContextTokens,GeneratedTokens); azure-code, the packaged "
+        "slice of one; or a log that Scheduler(..., record=PATH) wrote",
+    )
+    load = "share of the prompt capacity that the trace offers (default: %(default)g)"
+    option("--load", type=float, metavar="L", default=defaults.LOAD, help=load)
+    shown = f"(default: {defaults.REPLAY_SECONDS:g}; simulated, {defaults.SIMULATED_SECONDS:g})"
+    option("--seconds", type=float, metavar="S", help=f"how long it lasts {shown}")
+    models = f"one of {', '.join(PRESETS)} (default: %(default)s)"
+    option("--model", metavar="NAME", default=defaults.MODEL, help=models)
+    option("--threads", type=int, metavar="N", help="workers (default: the CPUs this process may use)")
+    option("--back", choices=("gap", "off"), default="gap", help="hash while no request is there, or never")
+    for name in ("ttft", "tpot", "e2el"):
+        option(f"--slo-{name}-ms", type=float, metavar="MS", help=f"a good request's {name.upper()} is at most this")
+    option("--json", type=Path, metavar="FILE", help="write the result there, too ('-': to standard output)")
+    option = parser.add_argument_group("in virtual time").add_argument
+    option("--simulate", action="store_true", help="run no engine: a step takes what a cost model says")
+    cost = "seconds per step, per token and per sequence (default: measured on this machine's engine)"
+    option("--cost", metavar="A,B,C", help=cost)
+    option("--devices", type=int, metavar="N", help="how many, each with a scheduler of its own (default: 1)")
+    option("--seed", type=int, metavar="N", help="for a fourth number in --cost, by which a step's time varies")
+    for name in ("seqs", "batched-tokens"):
+        option(f"--max-num-{name}", type=int, metavar="N", help="of one step (default: as on this machine)")
+    option("--max-model-len", type=int, metavar="N", help="longer requests are scaled down (default: the model's)")
+    parser.set_defaults(command=_replay)
 
 
 class _Version(argparse.Action):
@@ -178,6 +218,13 @@ def _hash(args: argparse.Namespace) -> int:
     from wattwork import hash_command
 
     return hash_command.run(args)
+
+
+def _replay(args: argparse.Namespace) -> int:
+    check_writable(args.json)
+    from wattwork import replay_command
+
+    return replay_command.run(args)
 
 
 @contextmanager

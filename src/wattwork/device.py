@@ -270,15 +270,19 @@ def check_device(name: str) -> None:
 def _scheduler_for(engine: StepEngine | None, threads: int) -> Scheduler:
     if engine is None:
         return Scheduler(SchedulerConfig(), None, threads=threads)
+    return Scheduler(scheduler_config(engine), engine, threads=threads)
+
+
+def scheduler_config(engine: StepEngine) -> SchedulerConfig:
+    """Bounds that suit a CPU's engine, with as many KV blocks as its memory allows, which are allocated here."""
     blocks = engine.alloc_kv(min(KV_BUDGET_BYTES, _memory_bytes() // 4))
-    config = SchedulerConfig(
+    return SchedulerConfig(
         max_num_seqs=min(MAX_NUM_SEQS, engine.caps.max_seqs),
         max_num_batched_tokens=min(MAX_NUM_BATCHED_TOKENS, engine.caps.max_tokens),
         block_size=engine.caps.block_size,
         num_blocks=blocks,
         max_model_len=engine.caps.max_len,
     )
-    return Scheduler(config, engine, threads=threads)
 
 
 def _memory_bytes() -> int:

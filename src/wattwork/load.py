@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from wattwork.errors import InvalidInput
 from wattwork.trace import prompt_token_ids
 
 if TYPE_CHECKING:
@@ -21,6 +22,14 @@ OFFLINE_PROMPT_TOKENS = 128
 OFFLINE_OUTPUT_TOKENS = 128
 
 TICK_S = 0.1  # how often a waiting measurement looks about: progress, samples, Ctrl-C
+
+
+def check_window(seconds: float, load: float) -> None:
+    """InvalidInput unless a window may be so long and a trace offer so much."""
+    if not 0 < seconds <= 86_400:
+        raise InvalidInput(f"seconds must be above 0 and at most 86400, not {seconds}.")
+    if not 0 < load <= 10:
+        raise InvalidInput(f"load must be above 0 and at most 10, not {load}.")
 
 
 def wait_until(deadline_s: float, tick: Tick) -> None:
@@ -70,6 +79,20 @@ class OfflineLoad:
         self._running.clear()
 
 
+def _order(trace: Trace, i: int) -> dict[str, Any]:
+    """What request i asks for beside its tokens, as `Scheduler.submit` takes it."""
+    order: dict[str, Any] = {}
+    if trace.priority is not None:
+        order["priority"] = int(trace.priority[i])
+    if trace.tenant is not None:
+        order["tenant"] = str(trace.tenant[i])
+    for name in ("deadline_ms", "timeout_ms"):
+        column = getattr(trace, name)
+        if column is not None and column[i]:
+            order[name] = float(column[i])
+    return order
+
+
 def run_trace(scheduler: Scheduler, trace: Trace, vocab: int, seconds: float, tick: Tick) -> list[Handle]:
     """Send the trace's requests at their times, wait until the window is over and every one has ended."""
     # Made beforehand: between two arrivals they would take a core from the work that is measured.
@@ -78,7 +101,7 @@ def run_trace(scheduler: Scheduler, trace: Trace, vocab: int, seconds: float, ti
     handles = []
     for i, tokens in enumerate(prompts):
         wait_until(start_s + float(trace.arrival_s[i]), tick)
-        handles.append(scheduler.submit(tokens, max_tokens=int(trace.output_tokens[i])))
+        handles.append(scheduler.submit(tokens, max_tokens=int(trace.output_tokens[i]), **_order(trace, i)))
     wait_until(start_s + seconds, tick)
     while not all(handle.outcome for handle in handles):
         time.sleep(TICK_S / 10)

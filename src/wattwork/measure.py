@@ -12,8 +12,9 @@ from wattwork._search import search
 from wattwork.data import MAINNET_HEIGHTS, mainnet_header
 from wattwork.device import Device, check_device
 from wattwork.engines import make_engine, preset
-from wattwork.errors import InvalidInput, WattworkError
+from wattwork.errors import WattworkError
 from wattwork.job import Job
+from wattwork.load import check_window
 from wattwork.machine import describe_device, describe_versions
 from wattwork.meters import Meter
 from wattwork.report import Mode, PhaseResult, Proof, Report
@@ -48,10 +49,7 @@ def compare(
     operator's own reading, in place of a meter. `load`: share of the engine's prompt capacity that the trace offers.
     A window with a trace lasts until its last request has ended. InvalidInput names an argument that cannot be.
     """
-    if not 0 < seconds <= 86_400:
-        raise InvalidInput(f"seconds must be above 0 and at most 86400, not {seconds}.")
-    if not 0 < load <= 10:
-        raise InvalidInput(f"load must be above 0 and at most 10, not {load}.")
+    check_window(seconds, load)
     check_device(name)
     config = preset(model)
     with Device(name, threads=threads, meter=Meter("auto", device=name, watts=watts)) as device:

@@ -70,15 +70,15 @@ def si(value: float | None, unit: str) -> str:
     if value is None:
         return NONE
     factor, prefix = next((p for p in _PREFIXES if abs(value) >= p[0]), (1, ""))
-    return f"{_three(value / factor)} {prefix}{unit}"
+    return f"{three(value / factor)} {prefix}{unit}"
 
 
 def _rate(value: float | None, unit: str) -> str:
     """The same without a prefix: nobody counts in kilotokens."""
-    return NONE if value is None else f"{_three(value)} {unit}"
+    return NONE if value is None else f"{three(value)} {unit}"
 
 
-def _three(value: float) -> str:
+def three(value: float) -> str:
     """Three significant digits, never in powers of ten."""
     digits = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
     return f"{value:,.{digits}f}"
@@ -131,7 +131,7 @@ def _watts(phase: PhaseResult) -> str:
     power = phase.power
     if power is None or power.watts is None:
         return NONE
-    return f"{_three(power.watts)} W {_SOURCES[power.source]}"
+    return f"{three(power.watts)} W {_SOURCES[power.source]}"
 
 
 def _latency_table(report: Report) -> Table:
@@ -145,9 +145,9 @@ def _latency_table(report: Report) -> Table:
         figures.append([getattr(phase.latency, name) for name in names])
         share = phase.harvested_share
         harvest = NONE if share is None else f"{share:.0%} of hash alone"
-        ms = [NONE if value is None else f"{_three(value)} ms" for value in figures[-1]]
+        ms = [NONE if value is None else f"{three(value)} ms" for value in figures[-1]]
         y = phase.yields
-        gives_way = NONE if y is None else f"{_three(y.p50_us)} µs (p90 {_three(y.p90_us)})"
+        gives_way = NONE if y is None else f"{three(y.p50_us)} µs (p90 {three(y.p90_us)})"
         table.add_row("inference alone" if phase is alone else "mixed", *ms, harvest, gives_way)
     if len(figures) == 2:
         change = [NONE if not a or b is None else f"{b / a - 1:+.1%}" for a, b in zip(*figures, strict=True)]
@@ -181,7 +181,7 @@ def _power(report: Report) -> list[str]:
     said = f"Watts: {power.detail}."
     if power.ci95_j and power.watts and phase.seconds:
         low, high = (joules / phase.seconds for joules in power.ci95_j)
-        said += f" The 95 % interval of the {label(phase)} window is {_three(low)} to {_three(high)} W."
+        said += f" The 95 % interval of the {label(phase)} window is {three(low)} to {three(high)} W."
     return [said]
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wattwork.data import packaged_bytes
 from wattwork.errors import InvalidInput
@@ -33,9 +33,20 @@ class Trace:
     prompt_tokens: NDArray[np.int64]  # at least 1
     output_tokens: NDArray[np.int64]  # at least 1
     source: str
+    # What a request may ask for beside its tokens; None: none of them does.
+    priority: NDArray[np.integer[Any]] | None = None
+    tenant: NDArray[np.integer[Any]] | None = None  # numbers that stand for who asks
+    deadline_ms: NDArray[np.floating[Any]] | None = None  # from its arrival; 0: none
+    timeout_ms: NDArray[np.floating[Any]] | None = None  # the same
 
     def __len__(self) -> int:
         return len(self.arrival_s)
+
+    def taken(self, index: NDArray[np.intp]) -> dict[str, NDArray[Any]]:
+        """The optional columns that there are, of these requests."""
+        names = ("priority", "tenant", "deadline_ms", "timeout_ms")
+        columns = ((name, getattr(self, name)) for name in names)
+        return {name: column[index] for name, column in columns if column is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +176,7 @@ def size_trace(
     duration_s = int(prompt.sum()) / offered_tok_s
     # All within one tick: there are no gaps to keep, they arrive at the start.
     stretch = duration_s / float(recorded_s[n]) if recorded_s[n] >= TICK_S else 1.0
-    played = Trace(recorded_s[:n] * stretch, prompt, output, trace.source)
+    played = Trace(recorded_s[:n] * stretch, prompt, output, trace.source, **trace.taken(index[:n] % size))
     repeats = -(-n // size)
     info = TraceInfo(trace.source, size, n, repeats, stretch, scale, load, capacity_tok_s, duration_s)
     return SizedTrace(played, duration_s, info)
@@ -187,7 +198,7 @@ def fit_to_context(trace: Trace, context: int) -> tuple[Trace, float]:
     excess = prompt + output - context
     from_prompt = np.clip(excess, 0, prompt - 1)
     prompt, output = prompt - from_prompt, output - np.clip(excess - from_prompt, 0, None)
-    return Trace(trace.arrival_s, prompt, output, trace.source), context / longest
+    return replace(trace, prompt_tokens=prompt, output_tokens=output), context / longest
 
 
 def prompt_token_ids(seed: int, request: int, length: int, vocab: int) -> NDArray[np.int32]:

@@ -22,8 +22,11 @@ from wattwork.stop import Stop
 class FallbackLoop:
     """`back` is an object with `run(stop)`, which returns soon after `stop.set()`."""
 
-    def __init__(self, config: SchedulerConfig, engine: StepEngine | None) -> None:
+    def __init__(self, config: SchedulerConfig, engine: StepEngine | None, record: str = "") -> None:
         self._core = SchedulerTwin(config)
+        if record:
+            self._core.record(record)
+        self._record_error = ""
         self._engine = engine
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)  # for the loop's thread
@@ -126,12 +129,17 @@ class FallbackLoop:
                 "yield_times_ns": tuple(self._yield_times_ns),
             }
 
+    def record_error(self) -> str:
+        with self._lock:
+            return self._record_error
+
     def close(self) -> None:
         with self._lock:
             self._closing = True
             self._raise_stop()
             self._work.notify()
             if self._thread is None:
+                self._record_error = self._core.stop_recording()
                 self._stopped = True
                 self._told.notify_all()
         if self._thread is not None and self._thread is not threading.current_thread():
@@ -164,6 +172,7 @@ class FallbackLoop:
                     self._work.wait()
             for id in list(self._core.live):
                 self._core.cancel(time.monotonic_ns(), id)
+            self._record_error = self._core.stop_recording()
             self._stopped = True
             self._told.notify_all()
             self._quiet.notify_all()

@@ -28,10 +28,14 @@ class Ledger:
         self.lock = threading.Lock()
         self.empty = threading.Condition(self.lock)
         self.live: dict[int, Handle] = {}
+        self.observers: list[Callable[[list[EndEvent]], object]] = []  # told of all that ended
 
     def deliver(self, events: Events) -> None:
         """Give the events to their handles, then wake who waits for them."""
         tokens, ends = events
+        if ends:
+            for observe in self.observers:  # first: who sees an end finds it counted
+                observe(ends)
         wakers: list[Callable[[], None]] = []
         with self.lock:
             for id, token, time_ns in tokens:

@@ -7,8 +7,9 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -21,7 +22,7 @@ from wattwork.errors import DeadlineInfeasible, InvalidInput, QueueFull, Wattwor
 from wattwork.machine import check_threads
 from wattwork.scheduler.config import Sampling, SchedulerConfig, Stats
 from wattwork.scheduler.handle import Handle, Ledger
-from wattwork.scheduler.twin import Reject
+from wattwork.scheduler.twin import EndEvent, Reject
 
 _REJECTIONS: dict[int, tuple[type[WattworkError], str]] = {
     Reject.INVALID: (InvalidInput, "a request needs at least one token and max_tokens of at least 1."),
@@ -44,13 +45,24 @@ _REJECTIONS: dict[int, tuple[type[WattworkError], str]] = {
 }
 
 
-def _make_loop(config: SchedulerConfig, engine: StepEngine | None, threads: int) -> Any:
+def _make_loop(config: SchedulerConfig, engine: StepEngine | None, threads: int, record: str) -> Any:
     if _native.HAVE_CORE:
         owner = getattr(engine, "native_owner", engine)  # the loop keeps it: the engine may be closed before
-        return _native.core.Loop(config, owner, getattr(engine, "native", 0), threads)
+        return _native.core.Loop(config, owner, getattr(engine, "native", 0), threads, record)
     from wattwork.scheduler.fallback import FallbackLoop
 
-    return FallbackLoop(config, engine)
+    return FallbackLoop(config, engine, record)
+
+
+def check_log(path: str | Path | None) -> str:
+    """The path as the loop takes it. InvalidInput if nothing can be written there."""
+    if path is None:
+        return ""
+    try:
+        open(path, "wb").close()
+    except OSError as error:
+        raise InvalidInput(f"the log {path} cannot be written: {error.strerror}.") from None
+    return os.fspath(path)
 
 
 def _carry(loop: Any, ledger: Ledger) -> None:
@@ -80,10 +92,19 @@ class Scheduler:
     `engine` None only hashes. `threads` bounds the workers of engine and back together; 0: all CPUs this process may
     use. Close it, or use it as a context manager; at interpreter exit it closes itself. InvalidInput if the engine
     cannot do what `config` may ask of it. Not for use in a forked child: make one there.
+
+    `record`: a file for the log that `wattwork.replay` runs again. InvalidInput if it cannot be written, WattworkError
+    from `close()` if it could not be written to its end.
     """
 
     def __init__(
-        self, config: SchedulerConfig, engine: StepEngine | None, back: Any = None, *, threads: int = 0
+        self,
+        config: SchedulerConfig,
+        engine: StepEngine | None,
+        back: Any = None,
+        *,
+        threads: int = 0,
+        record: str | Path | None = None,
     ) -> None:
         check_threads(threads or None)
         if engine is not None:
@@ -94,7 +115,8 @@ class Scheduler:
         self._back: Any = None
         self._pid = os.getpid()
         self._ledger = Ledger()
-        self._loop = _make_loop(config, engine, threads)
+        self._record = check_log(record)
+        self._loop = _make_loop(config, engine, threads, self._record)
         courier = threading.Thread(target=_carry, args=(self._loop, self._ledger), name="wattwork-courier", daemon=True)
         courier.start()
         self._finalizer = weakref.finalize(self, _let_go, self._loop, courier, self._pid)
@@ -186,10 +208,21 @@ class Scheduler:
         self._check_process()
         return Stats(**self._loop.stats())
 
+    @property
+    def hashes(self) -> int:
+        """Units that the present back has done; 0 without one."""
+        return 0 if self._back is None else int(self._back.units)
+
+    def on_ends(self, observe: Callable[[list[EndEvent]], object]) -> None:
+        """Call this with the requests that ended, in batches, on the courier's thread; it must not raise or wait."""
+        self._ledger.observers.append(observe)
+
     def close(self) -> None:
         """End the step or quantum in hand, cancel what is left, stop the threads. May be called again."""
         if held := self._finalizer.detach():
             _shut_down(*held[2])
+            if os.getpid() == self._pid and (error := self._loop.record_error()):
+                raise WattworkError(f"the log {self._record} breaks off ({error}); record to where there is room.")
 
     def __enter__(self) -> Scheduler:
         return self

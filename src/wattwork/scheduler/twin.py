@@ -17,6 +17,7 @@ import numpy as np
 from wattwork.engines.base import SAMPLING, Batch
 from wattwork.scheduler.config import Sampling, SchedulerConfig
 from wattwork.scheduler.cost import StepCost
+from wattwork.scheduler.log import LogWriter
 from wattwork.scheduler.waiting import OUTPUT_TOKEN_CHARGE, PROMPT_TOKEN_CHARGE, WaitingQueue
 
 
@@ -101,6 +102,19 @@ class SchedulerTwin:
         self.last_release = Release.RUNNING
         self.steps = self.prompt_tokens = self.output_tokens = self.preemptions = self.deadline_misses = 0
         self.events: Events = ([], [])
+        self.log: LogWriter | None = None
+
+    def record(self, path: str) -> None:
+        """Record every call that changes the state, from the first on."""
+        self.log = LogWriter(path, self.config)
+
+    def stop_recording(self) -> str:
+        """End the recording. What kept it from being written whole; empty: nothing did, or there was none."""
+        log, self.log = self.log, None
+        if log is None:
+            return ""
+        log.finish(self.decision_hash)
+        return log.error
 
     def submit(
         self,
@@ -114,6 +128,9 @@ class SchedulerTwin:
         deadline_ns: int = 0,
         timeout_ns: int = 0,
     ) -> int:
+        if self.log:
+            order = (priority, tenant, deadline_ns, timeout_ns)
+            self.log.submit(now_ns, len(tokens), max_tokens, stop_token_id, *order)
         code = self._admission(now_ns, len(tokens), max_tokens, deadline_ns)
         if code is not None:
             self.outcomes[Outcome.REJECTED] += 1
@@ -162,6 +179,8 @@ class SchedulerTwin:
     def cancel(self, now_ns: int, id: int) -> bool:
         request = self.live.get(id)
         if request is not None:
+            if self.log:
+                self.log.cancel(now_ns, id)
             self._end_early(request, Outcome.CANCELLED, now_ns)
         return request is not None
 
@@ -169,6 +188,8 @@ class SchedulerTwin:
         due = []
         while self.next_timeout_ns() <= now_ns:
             due.append(heapq.heappop(self.timeouts)[1])
+        if self.log and due:
+            self.log.expire(now_ns)
         for id in sorted(due):
             self._end_early(self.live[id], Outcome.TIMED_OUT, now_ns)
 
@@ -204,6 +225,8 @@ class SchedulerTwin:
         self.releases[self.last_release] += 1
         self._decide(RELEASED | self.last_release)
         self.scheduled_ns = now_ns
+        if self.log:
+            self.log.schedule(now_ns, self.decision_hash)
         return self.rows
 
     def _may_hold(self) -> bool:
@@ -260,6 +283,13 @@ class SchedulerTwin:
         return None
 
     def complete(self, now_ns: int, next_token: Sequence[int]) -> None:
+        if self.log:
+            wanted = (
+                (i, r, token)
+                for i, ((r, n), token) in enumerate(zip(self.rows, next_token, strict=True))
+                if not r.ended and n == r.todo
+            )
+            self.log.complete(now_ns, [i << 1 | (t >= 0) for i, r, t in wanted if t < 0 or t == r.stop_token_id])
         for (request, n), token in zip(self.rows, next_token, strict=True):
             if request.ended:
                 continue
@@ -275,12 +305,16 @@ class SchedulerTwin:
 
     def fail(self, now_ns: int, message: str) -> None:
         assert self.rows, "schedule() a batch first"
+        if self.log:
+            self.log.fail(now_ns)
         for request, _ in self.rows:
             if not request.ended:
                 self._end(request, Outcome.FAILED, now_ns, message)
         self._close_batch()
 
     def set_draining(self, draining: bool) -> None:
+        if self.log and draining != self.draining:
+            self.log.drain(draining)
         self.draining = draining
 
     def take_events(self) -> Events:
