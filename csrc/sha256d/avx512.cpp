@@ -1,7 +1,7 @@
 // AVX-512: 16 lanes. Rotates are one instruction, any function of three inputs another. The loops are assembly, which
 // avx512_pipeline.py writes: three groups of lanes at different thirds of the double hash.
-// Measured by bench/bench_search.py (AMD EPYC of family 25, model 17, one thread): plain 36.5 MH/s of the 41.4 that its
-// four 256-bit pipes allow (178 operations a nonce), rolled 42.8 of 49.1 (150).
+// Measured by bench/bench_search.py (AMD EPYC of family 25, model 17, one thread): plain 37.1 MH/s of the 41.4 that its
+// four 256-bit pipes allow (178 operations a nonce), rolled 42.9 of 49.1 (150).
 #include <stddef.h>
 
 #include "sha256d/constants.h"

@@ -1,6 +1,6 @@
 // Any processor: four lanes in the compiler's vector extension, which is SSE2 on x86-64 and NEON on AArch64.
-// Measured by bench/bench_search.py (gcc 12, AMD EPYC of family 25, model 17, one thread): plain 7.8 MH/s of the 10.0 that
-// its four pipes allow (1483 operations a nonce, for x86-64-v1), rolled 8.7 of 11.7 (1265).
+// Measured by bench/bench_search.py (gcc 12, AMD EPYC of family 25, model 17, one thread): plain 7.7 MH/s of the 10.0 that
+// its four pipes allow (1483 operations a nonce, for x86-64-v1), rolled 9.0 of 11.7 (1265).
 #include "sha256d/constants.h"
 #include "sha256d/kernel.h"
 

@@ -1,6 +1,6 @@
 // SHA-NI: x86's instructions for two rounds of SHA-256 and for its message schedule. One nonce a stream; several streams
 // side by side hide the two rounds' latency of four cycles.
-// Measured by bench/bench_search.py (gcc 12, AMD EPYC of family 25, model 17, one thread): 33.8 MH/s. Its four pipes would
+// Measured by bench/bench_search.py (gcc 12, AMD EPYC of family 25, model 17, one thread): 33.6 MH/s. Its four pipes would
 // allow 49.5 if each of these instructions' operations fitted any of them; a bare loop of them, woven like this, takes
 // 4.4 cycles for four rounds with their words, some 110 a nonce, and this 109.
 #include <immintrin.h>
