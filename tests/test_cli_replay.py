@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -126,11 +127,12 @@ def test_live_with_hashing_behind():
 
 @pytest.mark.core
 def test_live_without_a_back_and_in_words():
-    code, out, err = wattwork_replay("azure-code", "--seconds", "2", "--back", "off")
+    code, out, err = wattwork_replay("azure-code", "--seconds", "2", "--load", "0.05", "--back", "off")
     assert (code, err) == (0, "")
     assert "hashing" not in out
     assert "of the engine's" in out
-    assert "requests finished: p99 is the longest of them" in out
+    few = int(re.search(r"^(\d+) requests? finished in", out, re.M).group(1)) < 20  # a faster machine is offered more
+    assert ("finished: p99 is the longest of them" in out) == few
 
 
 @pytest.mark.core

@@ -213,7 +213,8 @@ class Report:
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInput(f"the report {path} cannot be read: {error}.") from None
+            why = error.strerror if isinstance(error, OSError) else error
+            raise InvalidInput(f"the report {path} cannot be read: {why}.") from None
         return cls.from_json(text, str(path))
 
 

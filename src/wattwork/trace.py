@@ -85,7 +85,8 @@ def read_trace(path: str | Path) -> Trace:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"the trace {path} cannot be read: {error}.") from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InvalidInput(f"the trace {path} cannot be read: {why}.") from None
     return parse_trace(text, str(path))
 
 
