@@ -26,8 +26,8 @@ constexpr uint64_t index_of(uint64_t ticket) { return static_cast<uint32_t>(tick
 constexpr uint64_t count_of(uint64_t ticket) { return ticket >> kIndexBits; }
 
 // How long a thread spins before it sleeps. Longer than the gap between two layers of a decoder, and than a preempted
-// worker is away for a thread that only submits a request: waking a virtual processor that went to sleep takes some 30
-// us. Shorter than anything a second pool on the same cores would notice.
+// worker is away for a thread that only submits a request: waking a virtual processor that went to sleep takes
+// longer than that. Shorter than anything a second pool on the same cores would notice.
 constexpr int64_t kSpinNs = 50'000;
 
 inline void pause() {

@@ -1,5 +1,5 @@
 // AVX2: eight lanes. No rotates and no function of three inputs: twice AVX-512's operations, on half as many lanes.
-// One group: a second one fits into no registers, and costs a tenth of the rate.
+// One group: for a second one there are too few registers.
 // Measured by bench/bench_search.py (gcc 12, AMD EPYC of family 25, model 17, one thread): plain 16.3 MH/s of the 20.3
 // that its four pipes allow (727 operations a nonce), rolled 18.5 of 23.8 (621).
 #include <immintrin.h>

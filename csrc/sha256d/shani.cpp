@@ -1,8 +1,7 @@
 // SHA-NI: x86's instructions for two rounds of SHA-256 and for its message schedule. One nonce a stream; several streams
 // side by side hide the two rounds' latency of four cycles.
 // Measured by bench/bench_search.py (gcc 12, AMD EPYC of family 25, model 17, one thread): 33.6 MH/s. Its four pipes would
-// allow 49.5 if each of these instructions' operations fitted any of them; a bare loop of them, woven like this, takes
-// 4.4 cycles for four rounds with their words, some 110 a nonce, and this 109.
+// allow 49.5 if each part of these instructions fitted any of them, which is not known.
 #include <immintrin.h>
 
 #include "sha256d/constants.h"
@@ -60,8 +59,8 @@ WW_INLINE void rounds(State& s, const Schedule& m, int q) {
   four_rounds(s, sum);
 }
 
-// Words 4q ... 4q + 3 by the whole recurrence, and rounds 4q - 4 ... 4q - 1, stream by stream: a third faster (on a core
-// of AMD's family 25, model 17) than all streams' words before all streams' rounds, for which registers are too few.
+// Words 4q ... 4q + 3 by the whole recurrence, and rounds 4q - 4 ... 4q - 1, stream by stream: for all
+// streams' words before all streams' rounds there are too few registers.
 WW_INLINE void schedule_and_rounds(State& s, Schedule& m, int q) {
   each_stream([&](int i) {
     const V last = m.w[q - 1][i];

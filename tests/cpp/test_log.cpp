@@ -11,21 +11,13 @@
 #include <vector>
 
 #include "check.h"
+#include "random.h"
 #include "scheduler/log.h"
 #include "scheduler/scheduler.h"
 
 using namespace ww;
 
 namespace {
-
-struct Random {
-  uint64_t state;
-  uint64_t next() {
-    state ^= state << 13, state ^= state >> 7, state ^= state << 17;
-    return state;
-  }
-  int32_t below(int32_t n) { return static_cast<int32_t>(next() % static_cast<uint64_t>(n)); }
-};
 
 using Bytes = std::vector<uint8_t>;
 

@@ -8,20 +8,12 @@
 #include <vector>
 
 #include "check.h"
+#include "random.h"
 #include "scheduler/scheduler.h"
 
 using namespace ww;
 
 namespace {
-
-struct Random {
-  uint64_t state;
-  uint64_t next() {
-    state ^= state << 13, state ^= state >> 7, state ^= state << 17;
-    return state;
-  }
-  int32_t below(int32_t n) { return static_cast<int32_t>(next() % static_cast<uint64_t>(n)); }
-};
 
 struct Fuzz {
   explicit Fuzz(uint64_t seed) : random{seed * 0x9E3779B97F4A7C15u | 1}, config(pick()), machine(config) {}
