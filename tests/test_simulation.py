@@ -11,7 +11,7 @@ from wattwork.scheduler import SchedulerConfig
 from wattwork.scheduler.served import REQUEST
 from wattwork.scheduler.simulate_twin import simulate as simulate_twin
 from wattwork.scheduler.twin import Outcome
-from wattwork.serving import SLO, requests_of, serving_metrics
+from wattwork.serving import SLO, serving_metrics
 from wattwork.simulation import CostModel, simulate
 from wattwork.trace import Trace, packaged_trace
 
@@ -156,7 +156,7 @@ def test_metrics_are_numpys():
         for p in (90, 99):
             assert m[f"p{p}_{name}_ms"] == pytest.approx(np.percentile(values, p))
     assert m["median_tpot_ms"] == pytest.approx(1)
-    empty = serving_metrics(*requests_of([]))
+    empty = serving_metrics(np.array([], REQUEST), np.zeros((0, 2), np.int64))
     assert empty["completed"] == empty["duration"] == 0
 
 

@@ -7,21 +7,15 @@ that finished; tokens count for all. Goodput: finished requests per second that 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wattwork.errors import InvalidInput
-from wattwork.scheduler.served import REQUEST
 from wattwork.scheduler.twin import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from numpy.typing import NDArray
-
-    from wattwork.latency import Timing
 
 PERCENTILES = (90, 99)  # beside mean, median and standard deviation
 
@@ -78,20 +72,6 @@ def serving_metrics(requests: NDArray[np.void], gaps_ns: NDArray[np.int64], slo:
     for name, values in (("ttft", ttft), ("tpot", tpot), ("e2el", e2el)):
         figures |= _spread(name, values, np.ones(len(values), np.int64))
     return figures | _spread("itl", gaps_ns[:, 0] / 1e6, gaps_ns[:, 1])
-
-
-def requests_of(timings: Iterable[tuple[Timing, int, int]]) -> tuple[NDArray[np.void], NDArray[np.int64]]:
-    """Requests that ran live, as (timing, prompt tokens, outcome): the rows and gaps that `serving_metrics` takes."""
-    rows, gaps = [], []
-    for timing, prompt_tokens, outcome in timings:
-        times_ns = [round(t * 1e9) for t in timing.token_times_s]
-        ended_ns = -1 if timing.finished_s is None else round(timing.finished_s * 1e9)
-        first_ns, last_ns = (times_ns[0], times_ns[-1]) if times_ns else (-1, -1)
-        rows.append(
-            (round(timing.submitted_s * 1e9), first_ns, last_ns, ended_ns, prompt_tokens, len(times_ns), 0, outcome)
-        )
-        gaps += [(after - before, 1) for before, after in pairwise(times_ns)]
-    return np.array(rows, REQUEST), np.array(gaps, np.int64).reshape(-1, 2)
 
 
 def _per(amount: float, seconds: float) -> float:
