@@ -166,3 +166,14 @@ def test_ctrl_c_ends_it_at_once(after_s):
     out, err = run.communicate(timeout=30)
     assert (run.returncode, out) == (130, b"")
     assert err.endswith(b"wattwork: interrupted.\n")  # before it, Python may tell of an import that swallowed the first
+
+
+def test_ctrl_c_inside_an_exec_ends_with_130_too():
+    program = """
+import wattwork.cli as cli
+def interrupted(args): exec("raise KeyboardInterrupt")
+cli._devices = interrupted
+raise SystemExit(cli.main(["devices"]))
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert (run.returncode, run.stderr) == (130, b"wattwork: interrupted.\n")

@@ -33,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"wattwork: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
+        # CPython ends with the signal, whatever we return, once a KeyboardInterrupt has left an `exec` of a string (as
+        # in an import that makes dataclasses), caught or not; only another such run makes it forget that.
+        exec("")
         print("wattwork: interrupted.", file=sys.stderr)
         return INTERRUPTED
     except OSError as error:  # nobody reads standard output any more, or its disk is full
