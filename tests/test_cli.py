@@ -168,12 +168,14 @@ def test_ctrl_c_ends_it_at_once(after_s):
     assert err.endswith(b"wattwork: interrupted.\n")  # before it, Python may tell of an import that swallowed the first
 
 
-def test_ctrl_c_inside_an_exec_ends_with_130_too():
+def test_ctrl_c_inside_an_exec_ends_with_130_too(tmp_path):
     program = """
 import wattwork.cli as cli
 def interrupted(args): exec("raise KeyboardInterrupt")
 cli._devices = interrupted
 raise SystemExit(cli.main(["devices"]))
 """
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    (tmp_path / "interrupted.py").write_text(program)  # only `python -m` does what cli.main guards against
+    command = [sys.executable, "-m", "interrupted"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
     assert (run.returncode, run.stderr) == (130, b"wattwork: interrupted.\n")
