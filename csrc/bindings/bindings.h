@@ -20,6 +20,7 @@ void bind_runtime(pybind11::module_& m);
 void bind_search(pybind11::module_& m);
 void bind_decoder(pybind11::module_& m);
 void bind_scheduler(pybind11::module_& m);
+void bind_loop(pybind11::module_& m);
 void bind_simulation(pybind11::module_& m);
 
 }  // namespace ww::bindings

@@ -11,5 +11,6 @@ PYBIND11_MODULE(_core, m) {
   ww::bindings::bind_search(m);
   ww::bindings::bind_decoder(m);
   ww::bindings::bind_scheduler(m);
+  ww::bindings::bind_loop(m);
   ww::bindings::bind_simulation(m);
 }

@@ -5,13 +5,10 @@
 
 #include <algorithm>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "bindings/bindings.h"
-#include "decoder/decoder.h"
-#include "runtime/loop.h"
 
 namespace py = pybind11;
 
@@ -53,12 +50,12 @@ py::dict counters_of(const SchedulerCounters& c) {
 
 namespace {
 
-using Int32s = py::array_t<int32_t, py::array::c_style | py::array::forcecast>;
-
 template <class T>
 py::array_t<T> copied(const T* from, int32_t n) {
   return py::array_t<T>(n, from);
 }
+
+}  // namespace
 
 RequestParams params_of(int32_t max_tokens, int32_t stop_token_id, const py::object& s, int32_t priority,
                         uint64_t tenant, int64_t deadline_ns, int64_t timeout_ns) {
@@ -70,8 +67,6 @@ RequestParams params_of(int32_t max_tokens, int32_t stop_token_id, const py::obj
   return params;
 }
 
-// A batch as wattwork.engines.base.Batch: copies, since an engine may keep them; the block table without the columns
-// that no row uses.
 py::object batch_of(const ww_batch& b, int32_t block_size) {
   const py::module_ base = py::module_::import("wattwork.engines.base");
   int32_t columns = 1;
@@ -89,87 +84,20 @@ py::object batch_of(const ww_batch& b, int32_t block_size) {
                             copied(b.want_logits, b.n_seqs), sampling);
 }
 
+py::tuple end_of(const EndEvent& e) {
+  return py::make_tuple(e.id, static_cast<int>(e.outcome), e.n_prompt, e.n_output, e.submitted_ns, e.first_token_ns,
+                        e.finished_ns, e.message, e.deadline_missed);
+}
+
+namespace {
+
 py::tuple events_of(const Events& events) {
   py::list tokens(events.tokens.size()), ends(events.ends.size());
   size_t i = 0;
   for (const TokenEvent& e : events.tokens) tokens[i++] = py::make_tuple(e.id, e.token, e.time_ns);
   i = 0;
-  for (const EndEvent& e : events.ends)
-    ends[i++] = py::make_tuple(e.id, static_cast<int>(e.outcome), e.n_prompt, e.n_output, e.submitted_ns,
-                               e.first_token_ns, e.finished_ns, e.message, e.deadline_missed);
+  for (const EndEvent& e : events.ends) ends[i++] = end_of(e);
   return py::make_tuple(tokens, ends);
-}
-
-// A Python StepEngine behind the C interface. An exception becomes a failed batch, its words kept for the requests.
-struct PythonEngine {
-  py::object engine, out;
-  int32_t block_size;
-  std::string error;
-
-  template <class F>
-  int guarded(F&& f) {
-    py::gil_scoped_acquire gil;
-    try {
-      f();
-      return WW_OK;
-    } catch (py::error_already_set& e) {
-      error = said_by(e);
-    } catch (const std::exception& e) {
-      error = e.what();
-    }
-    out = py::none();
-    return WW_E_FAILED;
-  }
-
-  static int step(void* self, const ww_batch* batch, ww_out* into) {
-    auto& e = *static_cast<PythonEngine*>(self);
-    return e.guarded([&] {
-      e.out = py::module_::import("wattwork.engines.base").attr("Out")(copied(into->next_token, batch->n_seqs));
-      e.engine.attr("step")(batch_of(*batch, e.block_size), e.out);
-      e.engine.attr("sync")();
-      const auto next = e.out.attr("next_token").cast<Int32s>();
-      if (next.size() != batch->n_seqs) throw std::runtime_error("the engine changed the length of out.next_token");
-      std::copy_n(next.data(), batch->n_seqs, into->next_token);
-      e.out = py::none();
-    });
-  }
-  static int sync(void*) { return WW_OK; }
-};
-
-LoopEngine python_engine(const py::object& engine, int32_t block_size) {
-  const std::shared_ptr<PythonEngine> held(new PythonEngine{engine, py::none(), block_size, {}}, [](PythonEngine* e) {
-    py::gil_scoped_acquire gil;
-    delete e;
-  });
-  return {{held.get(), &PythonEngine::step, &PythonEngine::sync}, held, [p = held.get()](int) { return p->error; }};
-}
-
-LoopEngine native_engine(uintptr_t address, const py::object& owner) {
-  const std::shared_ptr<py::object> held(new py::object(owner), [](py::object* o) {
-    py::gil_scoped_acquire gil;
-    delete o;
-  });
-  std::function<std::string(int)> describe;
-  if (py::isinstance<decoder::Decoder>(owner))
-    describe = [ours = owner.cast<decoder::Decoder*>()](int) { return ours->error(); };
-  return {*reinterpret_cast<const ww_engine*>(address), held, describe};
-}
-
-// The loop thread may need the GIL to end its step, and a loop that goes away waits for it.
-struct DeleteWithoutGil {
-  void operator()(Loop* loop) const {
-    py::gil_scoped_release release;
-    delete loop;
-  }
-};
-
-std::unique_ptr<Loop, DeleteWithoutGil> make_loop(const py::object& config, const py::object& engine,
-                                                  uintptr_t native, int threads, const std::string& record) {
-  const SchedulerConfig c = config_of(config);
-  std::optional<LoopEngine> e;
-  if (native) e = native_engine(native, engine);
-  else if (!engine.is_none()) e = python_engine(engine, c.block_size);
-  return std::unique_ptr<Loop, DeleteWithoutGil>(new Loop(c, e ? &*e : nullptr, threads, record));
 }
 
 // Steps of an engine that answers `token` at once: the cost of the scheduler alone.
@@ -230,55 +158,8 @@ void bind_core(py::module_& m) {
       .def_property_readonly("decision_hash", &Scheduler::decision_hash);
 }
 
-// submit and cancel keep the GIL: they hold the loop's mutex for microseconds, and the loop never holds it while it
-// waits for the GIL; to give the GIL up could cost a thread switch.
-void bind_loop(py::module_& m) {
-  using NoGil = py::call_guard<py::gil_scoped_release>;
-  py::class_<Loop, std::unique_ptr<Loop, DeleteWithoutGil>>(m, "Loop")
-      .def(py::init(&make_loop), py::arg("config"), py::arg("engine"), py::arg("native"), py::arg("threads"),
-           py::arg("record") = "")
-      .def("submit",
-           [](Loop& loop, const Int32s& tokens, int32_t max_tokens, int32_t stop_token_id, const py::object& sampling,
-              int32_t priority, uint64_t tenant, int64_t deadline_ns, int64_t timeout_ns) {
-             return loop.submit(
-                 tokens.data(), static_cast<int32_t>(tokens.size()),
-                 params_of(max_tokens, stop_token_id, sampling, priority, tenant, deadline_ns, timeout_ns));
-           })
-      .def("cancel", &Loop::cancel)
-      .def("set_back", &Loop::set_back, NoGil(), py::arg("back").none(true))
-      .def("take_back_error", &Loop::take_back_error)
-      .def("wait_events",
-           [](Loop& loop, int64_t timeout_ms) -> py::object {
-             Events events;
-             bool more;
-             {
-               py::gil_scoped_release release;
-               more = loop.wait_events(timeout_ms, events);
-             }
-             return more ? py::object(events_of(events)) : py::none();
-           })
-      .def("set_draining", &Loop::set_draining)
-      .def("wait_idle", &Loop::wait_idle, NoGil())
-      .def("stats",
-           [](const Loop& loop) {
-             const LoopStats s = loop.stats();
-             py::dict d = counters_of(s.scheduler);
-             d["decision_hash"] = s.decision_hash;
-             d["back_busy_ns"] = s.back_busy_ns;
-             d["back_error"] = s.back_error;
-             d["yields"] = s.yields;
-             d["yield_times_ns"] = py::tuple(py::cast(s.yield_times_ns));
-             return d;
-           })
-      .def("record_error", &Loop::record_error)
-      .def("close", &Loop::close, NoGil());
-}
-
 }  // namespace
 
-void bind_scheduler(py::module_& m) {
-  bind_core(m);
-  bind_loop(m);
-}
+void bind_scheduler(py::module_& m) { bind_core(m); }
 
 }  // namespace ww::bindings

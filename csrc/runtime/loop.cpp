@@ -13,6 +13,8 @@
 #include <thread>
 #include <utility>
 
+#include "runtime/spin.h"
+
 namespace ww {
 namespace {
 
@@ -44,9 +46,15 @@ struct Loop::Impl {
   void give_up(std::unique_lock<std::mutex>& lock, const std::string& why);
   void raise_yield();
   void tell();  // with the lock
+  void call() {  // what the loop thread has to look at came; with the lock
+    calls.fetch_add(1);
+    work.notify_one();
+  }
 
   mutable std::mutex mutex;
-  std::condition_variable work;    // for the loop thread
+  std::condition_variable work;    // for the loop thread, where it sleeps
+  std::atomic<uint32_t> calls{0};  // and where it spins
+  const bool spins = default_threads() > 1;
   std::condition_variable events;  // for wait_events
   std::condition_variable quiet;   // for set_back and wait_idle
   Scheduler core;
@@ -132,7 +140,7 @@ void Loop::Impl::step(std::unique_lock<std::mutex>& lock, std::optional<Team>& t
   int code = engine.native.step(engine.native.self, batch, &out);
   if (code == WW_OK) code = engine.native.sync(engine.native.self);
   const std::string why = code == WW_OK ? "" : engine.describe ? engine.describe(code) : ww_strerror(code);
-  lock.lock();
+  lock = lock_soon(mutex);
   if (code == WW_OK) core.complete(now_ns(), next_token.data());
   else core.fail(now_ns(), why);
   tell();
@@ -187,8 +195,11 @@ void Loop::Impl::give_up(std::unique_lock<std::mutex>& lock, const std::string& 
   tell();
 }
 
+// Who asks once often asks again at once, as a burst or a caller in a loop does: so it spins before it sleeps.
 void Loop::Impl::idle(std::unique_lock<std::mutex>& lock, std::optional<Team>& team) {
+  const uint32_t seen = calls.load();
   lock.unlock();
+  if (spins && spin_until([&] { return calls.load(std::memory_order_relaxed) != seen; })) return void(lock.lock());
   team.reset();
   lock.lock();
   work.wait(lock, [&] { return closing || core.has_work() || back; });
@@ -212,13 +223,13 @@ int64_t Loop::submit(const int32_t* tokens, int32_t n, const RequestParams& para
   Impl& m = *impl_;
   if (!m.has_engine) return kRejectNoEngine;
   m.raise_yield();
-  std::lock_guard lock(m.mutex);
+  const auto lock = lock_soon(m.mutex);
   m.raise_yield();
   if (m.closing) return kRejectClosed;
   Impl::start(impl_);  // first: it may throw
   const int64_t timeout_ns = m.core.next_timeout_ns();
   const int64_t id = m.core.submit(now_ns(), tokens, n, params);
-  if (id > 0) m.work.notify_one();
+  if (id > 0) m.call();
   if (m.core.next_timeout_ns() < timeout_ns) m.events.notify_all();  // wait_events keeps the time
   return id;
 }
@@ -226,7 +237,7 @@ int64_t Loop::submit(const int32_t* tokens, int32_t n, const RequestParams& para
 bool Loop::cancel(uint64_t id) {
   if (forked()) return false;
   Impl& m = *impl_;
-  std::lock_guard lock(m.mutex);
+  const auto lock = lock_soon(m.mutex);
   const bool was_live = m.core.cancel(now_ns(), id);
   m.tell();
   return was_live;
@@ -241,7 +252,7 @@ void Loop::set_back(std::shared_ptr<Back> back) {
   if (back) Impl::start(impl_);
   m.back.swap(back);  // the old one goes with the argument, after the lock: it may need the GIL to go
   m.raise_yield();
-  m.work.notify_one();
+  m.call();
   if (m.loop_id == std::this_thread::get_id()) return;  // the back itself, in its run
   const int64_t run = m.back_runs;
   m.quiet.wait(lock, [&] { return !m.hashing || m.back_runs != run || m.stopped; });
@@ -253,8 +264,7 @@ std::string Loop::take_back_error() {
   return std::exchange(impl_->back_error, {});
 }
 
-bool Loop::wait_events(int64_t timeout_ms, Events& into) {
-  into.clear();
+bool Loop::wait_events(int64_t timeout_ms) {
   if (forked()) return false;
   Impl& m = *impl_;
   std::unique_lock lock(m.mutex);
@@ -266,8 +276,14 @@ bool Loop::wait_events(int64_t timeout_ms, Events& into) {
     if (m.stopped || !m.core.events().empty() || now >= until_ns) break;
     m.events.wait_for(lock, std::chrono::nanoseconds(std::min(until_ns, m.core.next_timeout_ns()) - now));
   }
-  m.core.take_events(into);
-  return !m.stopped || !into.empty();
+  return !m.stopped || !m.core.events().empty();
+}
+
+void Loop::take_events(Events& into) {
+  into.clear();
+  if (forked()) return;
+  const auto lock = lock_soon(impl_->mutex);
+  impl_->core.take_events(into);
 }
 
 void Loop::set_draining(bool draining) {
@@ -276,7 +292,7 @@ void Loop::set_draining(bool draining) {
   std::lock_guard lock(m.mutex);
   m.draining += draining ? 1 : -1;
   m.core.set_draining(m.draining > 0);
-  m.work.notify_one();  // what waits need not wait for more
+  m.call();  // what waits need not wait for more
 }
 
 bool Loop::wait_idle(int64_t timeout_ms) {
@@ -317,7 +333,7 @@ void Loop::close() {
     std::unique_lock lock(m.mutex);
     m.closing = true;
     m.raise_yield();
-    m.work.notify_one();
+    m.call();
     if (!m.started) {
       m.record_error = m.core.stop_recording();
       m.stopped = true;

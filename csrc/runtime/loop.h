@@ -47,9 +47,11 @@ class WW_API Loop {
   void set_back(std::shared_ptr<Back> back);
   // A back that throws is dropped: why, told once. Empty: none was.
   std::string take_back_error();
-  // Moves what has happened into `into`; waits for something if there is nothing. False: closed, and all told. Who
-  // waits here also ends what times out, on time, whatever the engine does.
-  bool wait_events(int64_t timeout_ms, Events& into);
+  // Waits until something has happened that was not taken yet, or for so long. False: closed, and all taken. Who waits
+  // here also ends what times out, on time, whatever the engine does.
+  bool wait_events(int64_t timeout_ms);
+  // Moves what has happened into `into`.
+  void take_events(Events& into);
   // While draining, submit() answers kRejectDraining. Calls nest.
   void set_draining(bool draining);
   bool wait_idle(int64_t timeout_ms);  // true: no request is left and no block is owned

@@ -16,6 +16,8 @@
 #include <utility>
 #include <vector>
 
+#include "runtime/spin.h"
+
 namespace ww {
 namespace {
 
@@ -24,29 +26,6 @@ namespace {
 constexpr int kIndexBits = 32;
 constexpr uint64_t index_of(uint64_t ticket) { return static_cast<uint32_t>(ticket); }
 constexpr uint64_t count_of(uint64_t ticket) { return ticket >> kIndexBits; }
-
-// How long a thread spins before it sleeps. Longer than the gap between two layers of a decoder, and than a preempted
-// worker is away for a thread that only submits a request: waking a virtual processor that went to sleep takes
-// longer than that. Shorter than anything a second pool on the same cores would notice.
-constexpr int64_t kSpinNs = 50'000;
-
-inline void pause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("isb" ::: "memory");
-#endif
-}
-
-// Spins until `done` is true, for kSpinNs at most; whether it is. (A pause is 40 cycles on one processor, 140 on another.)
-template <class F> bool spin_until(F&& done) {
-  for (const int64_t end = now_ns() + kSpinNs; now_ns() < end;)
-    for (int i = 0; i < 16; ++i) {
-      if (done()) return true;
-      pause();
-    }
-  return done();
-}
 
 }  // namespace
 

@@ -69,6 +69,7 @@ int64_t Scheduler::submit(int64_t now_ns, const int32_t* tokens, int32_t n, cons
   }
   Request& r = new_request();
   r.id = ++last_id_;
+  if (int64_t{n} + params.max_tokens <= kFewTokens) r.tokens.reserve(static_cast<size_t>(n + params.max_tokens));
   r.tokens.assign(tokens, tokens + n);
   r.params = params;
   r.priority = params.priority;
@@ -139,7 +140,10 @@ void Scheduler::end(Request& r, Outcome outcome, int64_t now_ns, const std::stri
 }
 
 Scheduler::Request& Scheduler::new_request() {
-  if (free_requests_.empty()) return requests_.emplace_back();
+  if (free_requests_.empty()) {
+    Request* fresh = requests_.emplace_back(new Request[kRequestsAtOnce]).get();
+    for (size_t i = kRequestsAtOnce; i-- > 0;) free_requests_.push_back(fresh + i);
+  }
   Request* r = free_requests_.back();
   free_requests_.pop_back();
   return *r;
@@ -147,7 +151,11 @@ Scheduler::Request& Scheduler::new_request() {
 
 void Scheduler::free_request(Request& r) {
   queue_.leave(r);
+  std::vector<int32_t> memory;
+  if (std::ssize(r.tokens) <= kFewTokens) memory = std::move(r.tokens);
+  memory.clear();
   r = Request{};
+  r.tokens = std::move(memory);
   free_requests_.push_back(&r);
 }
 

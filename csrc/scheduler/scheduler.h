@@ -21,7 +21,6 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <string>
 #include <vector>
@@ -169,6 +168,9 @@ class WW_API Scheduler {
 
  private:
   static constexpr int32_t kNone = -1;
+  static constexpr size_t kRequestsAtOnce = 64;
+  // Up to so many, prompt and output get their memory at once, and leave it to the next request.
+  static constexpr int64_t kFewTokens = 64;
 
   // What only changes when a request moves; what every step touches is in its seat.
   struct Request : Queued, Timer {
@@ -248,7 +250,7 @@ class WW_API Scheduler {
   bool draining_ = false;
   bool fills_ = true;  // batches are filled for an engine
 
-  std::deque<Request> requests_;
+  std::vector<std::unique_ptr<Request[]>> requests_;  // kRequestsAtOnce each
   std::vector<Request*> free_requests_;
   IdTable<Request> live_;  // those that have not ended
   uint64_t last_id_ = 0;

@@ -9,13 +9,15 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from wattwork.engines.base import Out, StepEngine
 from wattwork.scheduler.config import Sampling, SchedulerConfig
-from wattwork.scheduler.twin import Events, Reject, SchedulerTwin, to_batch
+from wattwork.scheduler.handle import Handle, Waiter, deliver
+from wattwork.scheduler.twin import EndEvent, Reject, SchedulerTwin, to_batch
 from wattwork.stop import Stop
 
 
@@ -30,7 +32,7 @@ class FallbackLoop:
         self._engine = engine
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)  # for the loop's thread
-        self._told = threading.Condition(self._lock)  # for wait_events
+        self._told = threading.Condition(self._lock)  # for deliver
         self._quiet = threading.Condition(self._lock)  # for set_back and wait_idle
         self._thread: threading.Thread | None = None
         self._closing = self._stopped = False
@@ -42,9 +44,11 @@ class FallbackLoop:
         self._stop = Stop()
         self._raised_ns = 0  # when the stop was first set since it was cleared; 0: it was not
         self._back_error = ""
+        self._live: dict[int, Handle] = {}
 
     def submit(
         self,
+        handle: Handle,
         tokens: Any,
         max_tokens: int,
         stop_token_id: int,
@@ -54,6 +58,8 @@ class FallbackLoop:
         deadline_ns: int,
         timeout_ns: int,
     ) -> int:
+        if not isinstance(tokens, np.ndarray) or tokens.dtype != np.int32:
+            return Reject.NOT_PLAIN
         if self._engine is None:
             return Reject.NO_ENGINE
         self._raise_stop()  # before it queues
@@ -65,9 +71,10 @@ class FallbackLoop:
             order = (priority, tenant, deadline_ns, timeout_ns)
             id = self._core.submit(now_ns, tokens, max_tokens, stop_token_id, sampling, *order)
             if id > 0:
+                self._live[id] = handle
                 self._start()
             if self._core.next_timeout_ns() < next_ns:
-                self._told.notify_all()  # wait_events keeps the time
+                self._told.notify_all()  # deliver keeps the time
             return id
 
     def cancel(self, id: int) -> bool:
@@ -93,7 +100,11 @@ class FallbackLoop:
             error, self._back_error = self._back_error, ""
             return error
 
-    def wait_events(self, timeout_ms: int) -> Events | None:
+    @property
+    def live(self) -> int:
+        return len(self._live)
+
+    def deliver(self, timeout_ms: int, observers: list[Callable[[list[EndEvent]], object]]) -> list[Waiter] | None:
         """Also ends what times out, on time, whatever the engine does."""
         until_ns = time.monotonic_ns() + timeout_ms * 1_000_000
         with self._lock:
@@ -105,7 +116,13 @@ class FallbackLoop:
                     break
                 self._told.wait((min(until_ns, self._core.next_timeout_ns()) - now_ns) / 1e9)
             events = self._core.take_events()
-            return None if self._stopped and not any(events) else events
+            if self._stopped and not any(events):
+                return None
+        if events[1]:
+            for observe in observers:  # first: who sees an end finds it counted
+                observe(events[1])
+        with self._lock:
+            return deliver(self._live, events)
 
     def set_draining(self, draining: bool) -> None:
         with self._lock:

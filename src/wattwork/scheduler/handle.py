@@ -1,12 +1,13 @@
-"""A submitted request, as its caller holds it; and the ledger in which events find their handles."""
+"""A submitted request, as its caller holds it; how events reach it, and who is woken then."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import threading
+from _thread import LockType, allocate_lock
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Union
 
 from wattwork.errors import RequestFailed
 from wattwork.latency import Timing
@@ -21,55 +22,80 @@ _REASONS = {
 }
 
 
-class Ledger:
-    """The handles of live requests. One lock, held for bookkeeping only."""
+# Who waits for a handle: a lock that is held until then; or a future of an asyncio loop, with the handle whose outcome
+# it gets (None: it gets None).
+Waiter = Union[LockType, "tuple[asyncio.Future[Any], Handle | None]"]
+_FINISHED = int(Outcome.FINISHED)
 
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.empty = threading.Condition(self.lock)
-        self.live: dict[int, Handle] = {}
-        self.observers: list[Callable[[list[EndEvent]], object]] = []  # told of all that ended
 
-    def deliver(self, events: Events) -> None:
-        """Give the events to their handles, then wake who waits for them."""
-        tokens, ends = events
-        if ends:
-            for observe in self.observers:  # first: who sees an end finds it counted
-                observe(ends)
-        wakers: list[Callable[[], None]] = []
-        with self.lock:
-            for id, token, time_ns in tokens:
-                if handle := self.live.get(id):
-                    handle._tokens.append(token)
-                    handle._times_ns.append(time_ns)
-                    if handle._on_token:
-                        wakers += handle._on_token
-                        handle._on_token.clear()
-            for end in ends:
-                if handle := self.live.pop(end[0], None):
-                    handle._end = end
-                    wakers += handle._on_token + handle._on_end
-                    handle._on_token.clear()
-                    handle._on_end.clear()
-            if not self.live:
-                self.empty.notify_all()
-        for wake in wakers:
-            wake()
+def deliver(live: dict[int, Handle], events: Events) -> list[Waiter]:
+    """Give the events to their handles; those who now want to be woken. As `_core.Loop.deliver` does."""
+    tokens, ends = events
+    waiters: list[Waiter] = []
+    for id, token, time_ns in tokens:
+        if handle := live.get(id):
+            handle._tokens.append(token)
+            handle._times_ns.append(time_ns)
+            _move(handle._on_token, waiters)
+    for end in ends:
+        if handle := live.pop(end[0], None):
+            handle._end = end
+            _move(handle._on_token, waiters)
+            _move(handle._on_end, waiters)
+    return waiters
+
+
+def _move(waiters: list[Waiter], into: list[Waiter]) -> None:
+    while waiters:  # one may come meanwhile, on another thread
+        into.append(waiters.pop())
+
+
+def wake(waiters: list[Waiter]) -> None:
+    """Wake them all: each event loop once."""
+    of_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Handle | None]]] = {}
+    for waiter in waiters:
+        if isinstance(waiter, LockType):
+            waiter.release()
+        else:
+            of_loop.setdefault(waiter[0].get_loop(), []).append(waiter)
+    for loop, futures in of_loop.items():
+        with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(_settle, futures)
+
+
+def _settle(futures: list[tuple[asyncio.Future[Any], Handle | None]]) -> None:
+    for future, handle in futures:
+        if future.done():  # who waited gave up
+            continue
+        if handle is None:
+            future.set_result(None)
+            continue
+        try:
+            tokens = handle._outcome_tokens()
+        except RequestFailed as error:
+            future.set_exception(error)
+        else:
+            future.set_result(tokens)
 
 
 class Handle:
     """One request. Iterate it (`for` or `async for`) for its tokens as they come; `result()` or `await` for all."""
 
-    def __init__(self, scheduler: Scheduler, ledger: Ledger, id: int, submitted_ns: int) -> None:
-        self.id = id
+    __slots__ = (
+        "__weakref__", "_end", "_on_end", "_on_token", "_scheduler", "_submitted_ns", "_times_ns", "_tokens", "id",
+    )  # fmt: skip
+
+    def __init__(self, scheduler: Scheduler, submitted_ns: int) -> None:
+        self.id = 0
         self._scheduler = scheduler
-        self._ledger = ledger
         self._submitted_ns = submitted_ns
         self._tokens: list[int] = []
         self._times_ns: list[int] = []
         self._end: EndEvent | None = None
-        self._on_token: list[Callable[[], None]] = []  # called once, at the next token or the end
-        self._on_end: list[Callable[[], None]] = []  # called once, at the end
+        # Woken once, at the next token or the end; and at the end. Who enlists looks afterwards, once more, whether
+        # what it waits for is there; who delivers writes first, and takes the waiters then: so nobody is forgotten.
+        self._on_token: list[Waiter] = []
+        self._on_end: list[Waiter] = []
 
     def __repr__(self) -> str:
         return f"<Handle {self.id}: {self.outcome or 'live'}, {len(self._tokens)} tokens>"
@@ -99,13 +125,15 @@ class Handle:
     def result(self, timeout_ms: float | None = None) -> list[int]:
         """Its output tokens, the stop token included. RequestFailed if it ended otherwise; TimeoutError after
         `timeout_ms`, and then it goes on."""
-        self._wait(self._on_end, lambda: False, timeout_ms)
+        if self._end is None:
+            self._wait(self._on_end, lambda: False, timeout_ms)
         return self._outcome_tokens()
 
     def __iter__(self) -> Iterator[int]:
         n = 0
         while True:
-            self._wait(self._on_token, lambda: len(self._tokens) > n, None)  # noqa: B023
+            if self._end is None and n == len(self._tokens):
+                self._wait(self._on_token, lambda: len(self._tokens) > n, None)  # noqa: B023
             while n < len(self._tokens):
                 yield self._tokens[n]
                 n += 1
@@ -114,16 +142,23 @@ class Handle:
                 return
 
     def __await__(self) -> Generator[object, None, list[int]]:
-        return self._result_async().__await__()
-
-    async def _result_async(self) -> list[int]:
-        await self._wait_async(self._on_end, lambda: False)
-        return self._outcome_tokens()
+        self._scheduler._check_process()
+        future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        if self._end is None:
+            self._on_end.append((future, self))
+        if self._end is not None:
+            _settle([(future, self)])
+        return future.__await__()
 
     async def __aiter__(self) -> AsyncIterator[int]:
         n = 0
         while True:
-            await self._wait_async(self._on_token, lambda: len(self._tokens) > n)  # noqa: B023
+            if self._end is None and n == len(self._tokens):
+                self._scheduler._check_process()
+                future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._on_token.append((future, None))
+                if self._end is None and n == len(self._tokens):
+                    await future
             while n < len(self._tokens):
                 yield self._tokens[n]
                 n += 1
@@ -133,44 +168,22 @@ class Handle:
 
     def _outcome_tokens(self) -> list[int]:
         assert self._end is not None
-        outcome, message = Outcome(self._end[1]), self._end[7]
-        if outcome is Outcome.FINISHED:
-            return list(self._tokens)
+        outcome, message = self._end[1], self._end[7]
+        if outcome == _FINISHED:
+            return self._tokens.copy()
         raise RequestFailed(
-            outcome.name.lower(), _REASONS.get(outcome) or f"the engine's step failed: {message.rstrip('.')}."
+            Outcome(outcome).name.lower(), _REASONS.get(outcome) or f"the engine's step failed: {message.rstrip('.')}."
         )
 
-    def _enlist(self, wakers: list[Callable[[], None]], ready: Callable[[], bool], wake: Callable[[], None]) -> bool:
-        """False if there is nothing to wait for."""
+    def _wait(self, waiters: list[Waiter], ready: Callable[[], bool], timeout_ms: float | None) -> None:
         self._scheduler._check_process()
-        with self._ledger.lock:
-            if self._end is not None or ready():
-                return False
-            wakers.append(wake)
-            return True
-
-    def _wait(self, wakers: list[Callable[[], None]], ready: Callable[[], bool], timeout_ms: float | None) -> None:
-        event = threading.Event()
-        if self._enlist(wakers, ready, event.set):
-            seconds = None if timeout_ms is None else timeout_ms / 1e3
-            if not event.wait(seconds):
-                with self._ledger.lock:
-                    if event.set not in wakers:  # it came at the last moment
-                        return
-                    wakers.remove(event.set)
-                raise TimeoutError(f"request {self.id} has not ended within {timeout_ms} ms; wait longer or cancel it.")
-
-    async def _wait_async(self, wakers: list[Callable[[], None]], ready: Callable[[], bool]) -> None:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-
-        def settle() -> None:
-            if not future.done():
-                future.set_result(None)
-
-        def wake() -> None:
-            with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(settle)
-
-        if self._enlist(wakers, ready, wake):
-            await future
+        lock = allocate_lock()
+        lock.acquire()
+        waiters.append(lock)
+        if self._end is not None or ready():
+            return
+        seconds = -1 if timeout_ms is None else min(max(timeout_ms, 0) / 1e3, threading.TIMEOUT_MAX)
+        if not lock.acquire(timeout=seconds) and self._end is None and not ready():
+            with contextlib.suppress(ValueError):  # it came at the last moment
+                waiters.remove(lock)
+            raise TimeoutError(f"request {self.id} has not ended within {timeout_ms} ms; wait longer or cancel it.")

@@ -21,9 +21,12 @@ from wattwork.engines.base import StepEngine
 from wattwork.errors import DeadlineInfeasible, InvalidInput, QueueFull, WattworkError, whole
 from wattwork.machine import check_threads
 from wattwork.scheduler.config import Sampling, SchedulerConfig, Stats
-from wattwork.scheduler.handle import Handle, Ledger
+from wattwork.scheduler.handle import Handle, wake
 from wattwork.scheduler.twin import EndEvent, Reject
 
+_NOT_PLAIN = int(Reject.NOT_PLAIN)
+_forks = [0]  # how often this process is a fork of a fork: cheaper to ask than its number
+os.register_at_fork(after_in_child=lambda: _forks.__setitem__(0, _forks[0] + 1))
 _REJECTIONS: dict[int, tuple[type[WattworkError], str]] = {
     Reject.INVALID: (InvalidInput, "a request needs at least one token and max_tokens of at least 1."),
     Reject.TOO_LARGE: (
@@ -45,10 +48,10 @@ _REJECTIONS: dict[int, tuple[type[WattworkError], str]] = {
 }
 
 
-def _make_loop(config: SchedulerConfig, engine: StepEngine | None, threads: int, record: str) -> Any:
+def _make_loop(config: SchedulerConfig, engine: StepEngine | None, threads: int, record: str, vocab: int) -> Any:
     if _native.HAVE_CORE:
         owner = getattr(engine, "native_owner", engine)  # the loop keeps it: the engine may be closed before
-        return _native.core.Loop(config, owner, getattr(engine, "native", 0), threads, record)
+        return _native.core.Loop(config, owner, getattr(engine, "native", 0), threads, record, vocab)
     from wattwork.scheduler.fallback import FallbackLoop
 
     return FallbackLoop(config, engine, record)
@@ -65,14 +68,26 @@ def check_log(path: str | Path | None) -> str:
     return os.fspath(path)
 
 
-def _carry(loop: Any, ledger: Ledger) -> None:
-    """The courier: takes events from the loop in batches, one hold of the GIL each."""
-    while (events := loop.wait_events(3_600_000)) is not None:
-        ledger.deliver(events)
+class _Courier:
+    """Takes events from the loop to their handles, a batch at each hold of the GIL, on a thread of its own."""
+
+    def __init__(self, loop: Any) -> None:
+        self.observers: list[Callable[[list[EndEvent]], object]] = []  # told of all that ended
+        self.idle = threading.Condition()  # told when no handle is left that has not ended
+        self.thread = threading.Thread(target=self._carry, args=(loop,), name="wattwork-courier", daemon=True)
+        self.thread.start()
+
+    def _carry(self, loop: Any) -> None:
+        while (waiters := loop.deliver(3_600_000, self.observers)) is not None:
+            if waiters:
+                wake(waiters)
+            if not loop.live:
+                with self.idle:
+                    self.idle.notify_all()
 
 
-def _shut_down(loop: Any, courier: threading.Thread, pid: int) -> None:
-    if os.getpid() != pid:  # a fork has the objects, not the threads
+def _shut_down(loop: Any, courier: threading.Thread, born: int) -> None:
+    if _forks[0] != born:  # a fork has the objects, not the threads
         return
     loop.close()
     courier.join()
@@ -113,13 +128,11 @@ class Scheduler:
         # Where the engine says so; one prompt it cannot read would fail the whole batch it is in.
         self._vocab: int = getattr(getattr(engine, "config", None), "vocab", 2**31)
         self._back: Any = None
-        self._pid = os.getpid()
-        self._ledger = Ledger()
+        self._born = _forks[0]
         self._record = check_log(record)
-        self._loop = _make_loop(config, engine, threads, self._record)
-        courier = threading.Thread(target=_carry, args=(self._loop, self._ledger), name="wattwork-courier", daemon=True)
-        courier.start()
-        self._finalizer = weakref.finalize(self, _let_go, self._loop, courier, self._pid)
+        self._loop = _make_loop(config, engine, threads, self._record, self._vocab)
+        self._courier = _Courier(self._loop)
+        self._finalizer = weakref.finalize(self, _let_go, self._loop, self._courier.thread, self._born)
         self.set_back(back)
 
     def submit(
@@ -143,30 +156,27 @@ class Scheduler:
         deadline, InvalidInput if the request is malformed or could never fit, WattworkError if closed.
         """
         self._check_process()
-        prompt = _as_prompt(tokens, self._vocab)
-        max_tokens, stop_token_id = whole("max_tokens", max_tokens), whole("stop_token_id", stop_token_id)
-        if not 1 <= max_tokens < 2**31:
-            raise InvalidInput(f"max_tokens is {max_tokens}; give a number from 1 to 2^31 - 1.")
-        if not -1 <= stop_token_id < 2**31:
-            raise InvalidInput(f"stop_token_id is {stop_token_id}; give a token id, or -1 for none.")
         if not (sampling is None or isinstance(sampling, Sampling)):
             raise InvalidInput("sampling must be a wattwork.Sampling, or None for greedy.")
-        priority = whole("priority", priority)
-        if not -(2**31) <= priority < 2**31:
-            raise InvalidInput(f"priority is {priority}; give a number from -2^31 to 2^31 - 1.")
         if not isinstance(tenant, str):
             raise InvalidInput(f"tenant must be a string, not {tenant!r}.")
         now_ns = time.monotonic_ns()
-        times_ns = _at_ns("deadline_ms", deadline_ms, now_ns), _at_ns("timeout_ms", timeout_ms, now_ns)
-        with self._ledger.lock:  # the courier must not look for the handle before it is there
-            order = (priority, _tenant_number(tenant), *times_ns)
-            id = self._loop.submit(prompt, max_tokens, stop_token_id, sampling, *order)
-            if id > 0:
-                handle = Handle(self, self._ledger, id, now_ns)
-                self._ledger.live[id] = handle
-                return handle
-        error, message = _REJECTIONS[id]
-        raise error(message)
+        deadline_ns = 0 if deadline_ms is None else _at_ns("deadline_ms", deadline_ms, now_ns)
+        timeout_ns = 0 if timeout_ms is None else _at_ns("timeout_ms", timeout_ms, now_ns)
+        rest = _tenant_number(tenant), deadline_ns, timeout_ns
+        handle = Handle(self, now_ns)
+        id = self._loop.submit(handle, tokens, max_tokens, stop_token_id, sampling, priority, *rest)
+        if id == _NOT_PLAIN:
+            prompt = _as_prompt(tokens, self._vocab)
+            max_tokens = _within("max_tokens", max_tokens, 1, "a number from 1 to 2^31 - 1")
+            stop_token_id = _within("stop_token_id", stop_token_id, -1, "a token id, or -1 for none")
+            priority = _within("priority", priority, -(2**31), "a number from -2^31 to 2^31 - 1")
+            id = self._loop.submit(handle, prompt, max_tokens, stop_token_id, sampling, priority, *rest)
+        if id < 0:
+            error, message = _REJECTIONS[id]
+            raise error(message)
+        handle.id = id
+        return handle
 
     def set_back(self, job: Any) -> None:
         """Hash this job (a `wattwork.Job`; None: nothing) while there are no requests. Returns when the job before it
@@ -192,9 +202,9 @@ class Scheduler:
         deadline = None if timeout_ms is None else time.monotonic() + timeout_ms / 1e3
         self._loop.set_draining(True)
         try:
-            with self._ledger.lock:
+            with self._courier.idle:
                 left = None if deadline is None else max(deadline - time.monotonic(), 0)
-                if not self._ledger.empty.wait_for(lambda: not self._ledger.live, left):
+                if not self._courier.idle.wait_for(lambda: not self._loop.live, left):
                     return False
             while not self._loop.wait_idle(20):  # a cancelled request's last step; short, so that Ctrl-C is seen
                 if deadline is not None and time.monotonic() > deadline:
@@ -215,13 +225,13 @@ class Scheduler:
 
     def on_ends(self, observe: Callable[[list[EndEvent]], object]) -> None:
         """Call this with the requests that ended, in batches, on the courier's thread; it must not raise or wait."""
-        self._ledger.observers.append(observe)
+        self._courier.observers.append(observe)
 
     def close(self) -> None:
         """End the step or quantum in hand, cancel what is left, stop the threads. May be called again."""
         if held := self._finalizer.detach():
             _shut_down(*held[2])
-            if os.getpid() == self._pid and (error := self._loop.record_error()):
+            if _forks[0] == self._born and (error := self._loop.record_error()):
                 raise WattworkError(f"the log {self._record} breaks off ({error}); record to where there is room.")
 
     def __enter__(self) -> Scheduler:
@@ -237,7 +247,7 @@ class Scheduler:
         return bool(self._loop.cancel(id))
 
     def _check_process(self) -> None:
-        if os.getpid() != self._pid:
+        if _forks[0] != self._born:
             raise WattworkError("this scheduler was made before the process forked; make a new one in the child.")
 
 
@@ -247,10 +257,15 @@ def _tenant_number(tenant: str) -> int:
     return int.from_bytes(hashlib.blake2b(tenant.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
-def _at_ns(name: str, ms: float | None, now_ns: int) -> int:
-    """`ms` from now on the clock of the loop; 0 for None."""
-    if ms is None:
-        return 0
+def _within(name: str, value: int, least: int, rule: str) -> int:
+    value = whole(name, value)
+    if not least <= value < 2**31:
+        raise InvalidInput(f"{name} is {value}; give {rule}.")
+    return value
+
+
+def _at_ns(name: str, ms: float, now_ns: int) -> int:
+    """`ms` from now on the clock of the loop."""
     if not (isinstance(ms, (int, float)) and 0 < ms < 1e12):
         raise InvalidInput(f"{name} is {ms!r}; give milliseconds above 0 (below 1e12), or None.")
     return now_ns + max(round(ms * 1e6), 1)

@@ -37,6 +37,7 @@ class Reject(IntEnum):
     CLOSED = -5
     NO_ENGINE = -6
     DEADLINE_INFEASIBLE = -7
+    NOT_PLAIN = -100  # the loop's: arguments that Python has to look at first
 
 
 class Release(IntEnum):
