@@ -69,7 +69,7 @@ class FallbackLoop:
                 return Reject.CLOSED
             next_ns, now_ns = self._core.next_timeout_ns(), time.monotonic_ns()
             order = (priority, tenant, deadline_ns, timeout_ns)
-            id = self._core.submit(now_ns, tokens, max_tokens, stop_token_id, sampling, *order)
+            id = self._core.submit(now_ns, tokens.tolist(), max_tokens, stop_token_id, sampling, *order)
             if id > 0:
                 self._live[id] = handle
                 self._start()

@@ -16,7 +16,7 @@ from wattwork.scheduler.twin import EndEvent, Events, Outcome
 if TYPE_CHECKING:
     from wattwork.scheduler.live import Scheduler
 
-_REASONS = {
+_REASONS: dict[int, str] = {
     Outcome.CANCELLED: "the request was cancelled; submit it again if its output is wanted after all.",
     Outcome.TIMED_OUT: "the request timed out; give it more time or the scheduler less work.",
 }
