@@ -152,7 +152,7 @@ def test_a_back_that_raises_is_in_nobodys_way(engine):
     from wattwork._native import core
 
     class Broken:
-        native = core.PythonBack(lambda address: 1 / 0, lambda: 0)
+        native = core.PythonBack(lambda address, threads: 1 / 0, lambda: 0)
 
     with Scheduler(CONFIG, engine, Broken()) as scheduler:
         time.sleep(0.05)

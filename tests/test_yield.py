@@ -110,9 +110,9 @@ def test_collected_on_the_thread_that_hashes(monkeypatch):
     """The garbage collector may find a scheduler on any thread, also on one that the scheduler waits for at its end."""
     real, cycle = _search_numpy.scan, []
 
-    def collecting_scan(*args):
+    def collecting_scan(*args, **kwargs):
         gc.collect()
-        return real(*args)
+        return real(*args, **kwargs)
 
     job = Job(WORK, "numpy")
     cycle += [cycle, Scheduler(CONFIG, None, back=job)]

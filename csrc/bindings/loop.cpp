@@ -8,6 +8,7 @@
 #include <limits>
 #include <memory>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -82,6 +83,14 @@ LoopEngine native_engine(uintptr_t address, const py::object& owner) {
   return {*reinterpret_cast<const ww_engine*>(address), held, describe};
 }
 
+constexpr const char* kModes[] = {"gap", "corun", "off"};
+
+BackMode mode_of(const std::string& name) {
+  for (int i = 0; i < 3; ++i)
+    if (name == kModes[i]) return static_cast<BackMode>(i);
+  throw std::invalid_argument("there is no such back_mode");
+}
+
 // What submit() answers to arguments that Python has to look at first; wattwork.scheduler.twin.Reject has it, too.
 constexpr int64_t kNotPlain = -100;
 
@@ -129,13 +138,13 @@ bool plain_prompt(py::handle tokens, int64_t vocab, std::vector<int32_t>& into) 
 class HeldLoop {
  public:
   HeldLoop(const py::object& config, const py::object& engine, uintptr_t native, int threads,
-           const std::string& record, int64_t vocab)
+           const std::string& record, int64_t vocab, const std::string& back_mode, int corun_threads)
       : vocab_(vocab) {
     const SchedulerConfig c = config_of(config);
     std::optional<LoopEngine> e;
     if (native) e = native_engine(native, engine);
     else if (!engine.is_none()) e = python_engine(engine, c.block_size);
-    loop_.emplace(c, e ? &*e : nullptr, threads, record);
+    loop_.emplace(c, e ? &*e : nullptr, threads, record, mode_of(back_mode), corun_threads);
   }
   // The loop thread may need the GIL to end its step, and a loop that goes away waits for it.
   ~HeldLoop() {
@@ -228,6 +237,9 @@ py::dict stats_of(const LoopStats& s) {
   d["decision_hash"] = s.decision_hash;
   d["back_busy_ns"] = s.back_busy_ns;
   d["back_error"] = s.back_error;
+  d["back_mode"] = kModes[static_cast<int>(s.back_mode)];
+  d["back_share"] = s.back_share;
+  d["front_share"] = s.front_share;
   d["yields"] = s.yields;
   d["yield_times_ns"] = py::tuple(py::cast(s.yield_times_ns));
   return d;
@@ -238,15 +250,19 @@ py::dict stats_of(const LoopStats& s) {
 void bind_loop(py::module_& m) {
   using NoGil = py::call_guard<py::gil_scoped_release>;
   py::class_<HeldLoop>(m, "Loop")
-      .def(py::init<const py::object&, const py::object&, uintptr_t, int, const std::string&, int64_t>(),
+      .def(py::init<const py::object&, const py::object&, uintptr_t, int, const std::string&, int64_t,
+                    const std::string&, int>(),
            py::arg("config"), py::arg("engine"), py::arg("native"), py::arg("threads"), py::arg("record") = "",
-           py::arg("vocab") = int64_t{1} << 31)
+           py::arg("vocab") = int64_t{1} << 31, py::arg("back_mode") = "gap", py::arg("corun_threads") = 1)
       .def("submit", &HeldLoop::submit)
       .def("deliver", &HeldLoop::deliver)
       .def_property_readonly("live", &HeldLoop::live)
       .def("cancel", [](HeldLoop& held, uint64_t id) { return held.loop().cancel(id); })
       .def("set_back", [](HeldLoop& held, std::shared_ptr<Back> back) { held.loop().set_back(std::move(back)); },
            NoGil(), py::arg("back").none(true))
+      .def("set_back_mode", [](HeldLoop& held, const std::string& mode) { held.loop().set_back_mode(mode_of(mode)); },
+           NoGil())
+      .def("throttle", [](HeldLoop& held, double back, double front) { held.loop().throttle(back, front); })
       .def("take_back_error", [](HeldLoop& held) { return held.loop().take_back_error(); })
       .def("set_draining", [](HeldLoop& held, bool draining) { held.loop().set_draining(draining); })
       .def("wait_idle", [](HeldLoop& held, int64_t timeout_ms) { return held.loop().wait_idle(timeout_ms); }, NoGil())

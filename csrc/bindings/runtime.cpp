@@ -8,7 +8,8 @@ namespace py = pybind11;
 namespace ww::bindings {
 namespace {
 
-// A back that is written in Python: `run` is called with the address of the yield flag, `units` for its count.
+// A back that is written in Python: `run` is called with the address of the yield flag and the number of workers it
+// may have, `units` for its count.
 class PythonBack : public Back {
  public:
   PythonBack(py::function run, py::function units) : run_(std::move(run)), units_(std::move(units)) {}
@@ -17,10 +18,10 @@ class PythonBack : public Back {
     run_ = units_ = py::function();
   }
 
-  void run(Team&, const YieldFlag& yield) override {
+  void run(Team& team, const YieldFlag& yield) override {
     py::gil_scoped_acquire gil;
     try {
-      run_(reinterpret_cast<uintptr_t>(&yield));
+      run_(reinterpret_cast<uintptr_t>(&yield), team.size());
     } catch (py::error_already_set& error) {  // its words only: the exception itself must not outlive the GIL
       throw std::runtime_error(said_by(error));
     }

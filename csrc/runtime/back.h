@@ -15,8 +15,8 @@ class WW_API Back {
  public:
   virtual ~Back() = default;
   // Works on `team` until `yield` is nonzero; then returns as soon as every worker has left its quantum. What was
-  // begun and not done is kept for the next call: no unit is skipped, none is done twice. May throw: it is not called
-  // again then.
+  // begun and not done is kept for the next call: no unit is skipped, none is done twice. Two threads may be in it at
+  // once, each with a team and a flag of its own. May throw: it is not called again then.
   virtual void run(Team& team, const YieldFlag& yield) = 0;
   // Units (hashes) done so far; may be read from any thread while run() works.
   virtual uint64_t units() const = 0;

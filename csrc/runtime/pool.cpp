@@ -95,12 +95,12 @@ class Pool {
  public:
   static Pool& instance();
 
-  // Sends up to `wanted` idle helpers to the team; starts new ones while there are fewer than `wanted` in all.
-  int lease(TeamState* team, int wanted) {
+  // Sends up to `wanted` idle helpers to the team; starts new ones while there are fewer than `most` in all.
+  int lease(TeamState* team, int wanted, int most) {
     std::vector<Helper*> taken;
     {
       std::lock_guard lock(mutex_);
-      while (total_ < wanted) {
+      while (total_ < most) {
         auto* helper = new Helper;  // lives as long as the process, like its thread
         try {
           std::thread(&Pool::main, this, helper).detach();
@@ -197,11 +197,11 @@ int64_t now_ns() {
       .count();
 }
 
-Team::Team(int threads) : state_(current_team), owner_(current_team == nullptr) {
+Team::Team(int threads, int among) : state_(current_team), owner_(current_team == nullptr) {
   if (!owner_) return;
   state_ = new TeamState;
   const int wanted = (threads > 0 ? threads : default_threads()) - 1;
-  if (wanted > 0) state_->size += Pool::instance().lease(state_, wanted);
+  if (wanted > 0) state_->size += Pool::instance().lease(state_, wanted, std::max(wanted, among - 1));
   current_team = state_;
 }
 

@@ -25,8 +25,9 @@ struct TeamState;
 class WW_API Team {
  public:
   // Leases up to `threads - 1` idle helpers (0: as many as default_threads() allows). Inside another Team's lifetime
-  // on the same thread it is that team, so that an engine's step needs no helpers of its own.
-  explicit Team(int threads = 0);
+  // on the same thread it is that team, so that an engine's step needs no helpers of its own. `among`: where several
+  // teams share out a number of workers, that number, so that the pool has helpers enough for all of them.
+  explicit Team(int threads = 0, int among = 0);
   ~Team();
   Team(const Team&) = delete;
   Team& operator=(const Team&) = delete;

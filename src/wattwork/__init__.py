@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
+    "Cap": "cap",
     "CostModel": "simulation",
     "DeadlineInfeasible": "errors",
     "Device": "device",
@@ -53,6 +54,7 @@ _HOME = {
 __all__ = [
     "PRESETS",
     "SLO",
+    "Cap",
     "CostModel",
     "DeadlineInfeasible",
     "Device",

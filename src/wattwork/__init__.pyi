@@ -1,6 +1,7 @@
 from wattwork._search import SearchResult as SearchResult
 from wattwork._search import isas as isas
 from wattwork._search import search as search
+from wattwork.cap import Cap as Cap
 from wattwork.device import Device as Device
 from wattwork.embed import include_dir as include_dir
 from wattwork.embed import library_path as library_path

@@ -15,6 +15,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from wattwork._search_numpy import INIT, ROUND
+from wattwork._search_python import Pace
 from wattwork.stop import Stop
 
 Words = NDArray[np.uint32]
@@ -178,8 +179,13 @@ def _scan(header: Words, first: int, end: int, top: u32, stop_address: int) -> t
     return end, candidates[:n]
 
 
-def scan(header: bytes, first: int, end: int, top: int, stop: Stop) -> tuple[int, list[int]]:
-    """Tests the nonces [first, end) until `stop` is set: where it ended, and those whose hash's top word is <= top."""
+def scan(
+    header: bytes, first: int, end: int, top: int, stop: Stop, *, pace: Pace | None = None
+) -> tuple[int, list[int]]:
+    """Tests the nonces [first, end) until `stop` is set: where it ended, and those whose hash's top word is <= top.
+
+    It looks at `stop` every LANES nonces, some 3 us, which is as often as it can: `pace` changes nothing.
+    """
     words = np.frombuffer(header, dtype=">u4").astype(np.uint32)
     reached, candidates = _scan(words, first, end, np.uint32(top), stop.address)
     return reached, candidates.tolist()

@@ -16,14 +16,32 @@ from wattwork.work import Work
 RawHit = tuple[int, int, bytes]
 
 
+class Pace:
+    """How large a quantum may be for a stop to be seen within `target_s` on average, hence half of the quantum's time.
+
+    A kernel whose quanta take longer than a few microseconds tells it what each took, and takes the next one of `size`.
+    """
+
+    def __init__(self, target_s: float) -> None:
+        self.target_s = target_s
+        self.size = 0  # 0: the kernel's least, for nothing is known yet
+
+    def took(self, size: int, seconds: float) -> None:
+        """A quantum of that size took so long. It changes by a factor of two at most: one may have been held up."""
+        ratio = 2 * self.target_s / max(seconds, 1e-9)
+        self.size = max(int(size * min(max(ratio, 0.5), 2.0)), 1)
+
+
 class Kernel(Protocol):
     """A module that tests the nonces of one header."""
 
     CHUNK: int  # nonces a thread claims at a time
     SPLITS: bool  # whether several threads are faster than one
 
-    def scan(self, header: bytes, first: int, end: int, top: int, stop: Stop) -> tuple[int, list[int]]:
-        """Tests the nonces [first, end), until `stop` is set or it has many candidates.
+    def scan(
+        self, header: bytes, first: int, end: int, top: int, stop: Stop, *, pace: Pace | None = None
+    ) -> tuple[int, list[int]]:
+        """Tests the nonces [first, end), until `stop` is set or it has many candidates. `pace`: how often it looks.
 
         Returns where it ended, and the candidates in order: those whose hash's most significant 32 bits, as a
         little-endian number, are at most `top`.
@@ -57,9 +75,10 @@ class Search:
         *,
         max_hits: int,
         progress: Callable[[int], None] = lambda pairs: None,
+        pace: Pace | None = None,
     ) -> None:
         self._kernel, self._work, self._rect, self._stop, self._max_hits = kernel, work, rect, stop, max_hits
-        self._progress = progress
+        self._progress, self._pace = progress, pace
         self._in_a_row = -(-rect.count // kernel.CHUNK)
         self._chunks = self._in_a_row * rect.versions
         self._halt = False
@@ -133,7 +152,7 @@ class Search:
         header, top = self._work.header_with(nonce=0, version=version), self._work.target >> 224
         try:
             while at < end and not self._halted():
-                reached, candidates = self._kernel.scan(header, at, end, top, self._stop)
+                reached, candidates = self._kernel.scan(header, at, end, top, self._stop, pace=self._pace)
                 reached = self._take_hits(number, version, candidates, reached)
                 self._progress(reached - at)
                 at = reached

@@ -32,8 +32,12 @@ class Job:
     """All nonces x the mask's versions of a work, then the same with header time + 1 s, and so on without end.
 
     `isa` forces an instruction set (None: `isas()[0]`); UnsupportedISA for one that is not usable here. `native` is the
-    core's own object, which a native scheduler takes as its back; None where there is no core.
+    core's own object, which a native scheduler takes as its back; None where there is no core. `yield_target_us`: how
+    soon, on average, isa "numpy" sees that it is to stop, at the cost of some of its rate (None: when its block is
+    done, after milliseconds); a scheduler sets it to its own. The others look each few microseconds anyway.
     """
+
+    yield_target_us: float | None = None
 
     def __init__(self, work: Work, isa: str | None = None) -> None:
         self.work = work
@@ -45,7 +49,10 @@ class Job:
             self.native = self._core = core.Job(work.header, target, work.version_mask, self.isa)
         elif HAVE_CORE:
             python = self._python
-            self.native = core.PythonBack(lambda address: python.run(Stop.at(address), 0), lambda: python.units)
+            self.native = core.PythonBack(
+                lambda address, threads: python.run(Stop.at(address), threads, self.yield_target_us),
+                lambda: python.units,
+            )
 
     def run(self, stop: Stop, threads: int | None = None) -> None:
         """Searches until `stop` is set, or Ctrl-C; goes on from there when called again: no pair skipped or repeated.
@@ -54,7 +61,7 @@ class Job:
         """
         n_threads = core_threads(threads)
         if self._python is not None:
-            self._python.run(stop, n_threads)
+            self._python.run(stop, n_threads, self.yield_target_us)
         else:
             self._core.run(stop.address, n_threads, on_main_thread())
 
@@ -83,21 +90,26 @@ class _PythonJob:
         self.units = 0
         self._work = work
         self._kernel = _search_python.kernel(isa)  # now, lest a metered phase begin with Numba compiling
+        self._pace: _search_python.Pace | None = None
         self._lock = threading.Lock()
         self._next = 0  # the next fresh stretch, counted over all versions and header times
         self._given_back: list[tuple[int, Rect]] = []  # (seconds past the header's time, rectangle)
         self._hits: deque[tuple[int, int, int, bytes]] = deque()
         self.hits_lost = 0
 
-    def run(self, stop: Stop, threads: int) -> None:
+    def run(self, stop: Stop, threads: int, yield_target_us: float | None) -> None:
         from wattwork import _search_python
 
+        if yield_target_us is None:
+            self._pace = None
+        elif self._pace is None or self._pace.target_s != yield_target_us * 1e-6:
+            self._pace = _search_python.Pace(yield_target_us * 1e-6)
         while not stop.is_set:
             seconds, rect = self._take()
             time = (self._work.time + seconds) % 2**32
             moved = replace(self._work, header=self._work.header_with(nonce=self._work.nonce, time=time))
             search = _search_python.Search(
-                self._kernel, moved, rect, stop, max_hits=HITS_KEPT, progress=self._add_units
+                self._kernel, moved, rect, stop, max_hits=HITS_KEPT, progress=self._add_units, pace=self._pace
             )
             try:
                 search.run(threads or default_threads())

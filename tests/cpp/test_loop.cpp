@@ -1,13 +1,16 @@
 // The loop with an engine and a back that count: every request ends once, no unit of the back is lost or repeated
-// across yields, commands from many threads, close in every state, fork.
+// across yields, modes and shares of time, commands from many threads, close in every state, fork.
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <functional>
 #include <map>
 #include <memory>
+#include <stdexcept>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -21,6 +24,17 @@ namespace {
 constexpr SchedulerConfig kConfig{8, 32, 100000, 1 << 20, 4, 24, 64};
 constexpr ww_sampling kGreedy{0, 1, 1, 0, 0};
 
+// How many workers are awake, of backs and engines together, and how many ever were at once.
+std::atomic<int> awake{0}, most_awake{0};
+struct Awake {
+  Awake() {
+    const int n = ++awake;
+    for (int most = most_awake; most < n && !most_awake.compare_exchange_weak(most, n);) {
+    }
+  }
+  ~Awake() { --awake; }
+};
+
 // Answers context + 1; uses the pool, as an engine does. A batch with the token 666 fails.
 struct CountingEngine {
   std::atomic<int64_t> tokens{0};
@@ -29,6 +43,7 @@ struct CountingEngine {
     Team team;
     std::atomic<int> bad{0};
     team.run(batch->n_seqs, [&](int b) {
+      const Awake one;
       for (int32_t t = batch->q_start[b]; t < batch->q_start[b + 1]; ++t) bad += batch->tokens[t] == 666;
       if (batch->want_logits[b]) out->next_token[b] = batch->ctx_len[b] + batch->q_start[b + 1] - batch->q_start[b];
     });
@@ -39,16 +54,17 @@ struct CountingEngine {
   LoopEngine face() { return {{this, &step, &sync}, nullptr, {}}; }
 };
 
-// Takes numbered units, eight workers at a time, and marks each done. Plain marks: a race or a repeat shows.
+// Takes numbered units, as many workers as it gets, and marks each done. Plain marks: a race or a repeat shows.
 struct CountingBack : Back {
   static constexpr uint64_t kUnits = 1 << 22;
   std::vector<uint8_t> marks = std::vector<uint8_t>(kUnits);
   std::atomic<uint64_t> next{0}, done{0};
-  std::atomic<int> inside{0};
+  std::atomic<int> inside{0}, most_inside{1};
 
   void run(Team& team, const YieldFlag& yield) override {
-    CHECK(inside.fetch_add(1) == 0);
+    CHECK(inside.fetch_add(1) < most_inside);
     team.run(8, [&](int) {
+      const Awake one;
       while (yield.load(std::memory_order_relaxed) == 0) {
         const uint64_t unit = next.fetch_add(1);
         if (unit < kUnits) ++marks[unit];
@@ -174,11 +190,14 @@ struct BlockedEngine {
   std::atomic<int> inside{0}, let_go{0};
   static int step(void* self, const ww_batch* batch, ww_out* out) {
     auto& engine = *static_cast<BlockedEngine*>(self);
+    Team team;
+    engine.team = team.size();
     engine.inside = 1;
     wait_until([&] { return engine.let_go != 0; });
     for (int b = 0; b < batch->n_seqs; ++b) out->next_token[b] = 1;
     return WW_OK;
   }
+  std::atomic<int> team{0};
   static int sync(void*) { return WW_OK; }
   LoopEngine face() { return {{this, &step, &sync}, nullptr, {}}; }
 };
@@ -239,6 +258,237 @@ void delays() {
   CHECK(stats.scheduler.releases[static_cast<int>(Release::delay)] == 20);
 }
 
+// While a batch waits, the back works; it leaves in time, with nobody in wait_events. A batch held for ever lets it work
+// until the loop drains.
+void hashing_in_a_delay() {
+  CountingEngine engine;
+  const LoopEngine face = engine.face();
+  SchedulerConfig config = kConfig;
+  config.max_queue_delay_us = 20'000;
+  for (const double share : {1.0, 0.5}) {
+    auto back = std::make_shared<CountingBack>();
+    {
+      Loop loop(config, &face, 2);
+      loop.throttle(share, 1);
+      submit(loop, 1, 1);  // the loop stands in its delay before there is a back
+      loop.set_back(back);
+      wait_until([&] { return loop.wait_idle(1000); });
+      CHECK(loop.stats().scheduler.releases[static_cast<int>(Release::delay)] == 1);
+    }
+    back->verify();
+  }
+  config.max_queue_delay_us = 3'600'000'000;
+  auto back = std::make_shared<CountingBack>();
+  {
+    Loop loop(config, &face, 2);
+    submit(loop, 1, 1);
+    loop.set_back(back);
+    for (const int more : {0, 1}) {  // also after one more has come
+      if (more) submit(loop, 1, 1);
+      const uint64_t before = back->units();
+      wait_until([&] { return back->units() > before; });
+      CHECK(engine.tokens == 2);
+    }
+    loop.set_back_mode(BackMode::off);
+    const uint64_t still = back->units();
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    CHECK(back->units() == still);
+    loop.set_back_mode(BackMode::gap);
+    wait_until([&] { return back->units() > still; });
+    loop.set_draining(true);
+    wait_until([&] { return loop.wait_idle(1000); });
+    CHECK(engine.tokens == 4);
+  }
+  back->verify();
+}
+
+// Beside a step that does not end: corun works and gives up its workers at once, whatever is asked of it.
+void corun_beside_a_blocked_engine() {
+  BlockedEngine engine;
+  const LoopEngine face = engine.face();
+  auto a = std::make_shared<CountingBack>(), b = std::make_shared<CountingBack>();
+  a->most_inside = b->most_inside = 2;
+  const auto moves = [](CountingBack& back) {
+    const uint64_t before = back.units();
+    wait_until([&] { return back.units() > before; });
+  };
+  const auto stands = [](CountingBack& back) {
+    const uint64_t before = back.units();
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    CHECK(back.units() == before && back.inside == 0);
+  };
+  {
+    Loop loop(kConfig, &face, 5, {}, BackMode::corun, 2);
+    loop.set_back(a);
+    moves(*a);
+    CHECK(submit(loop, 1, 1) == 1);
+    wait_until([&] { return engine.inside != 0; });
+    CHECK(engine.team == 3);
+    moves(*a);
+    CHECK(a->inside == 1 && loop.stats().back_mode == BackMode::corun);
+    loop.set_back(b);
+    stands(*a);
+    moves(*b);
+    loop.throttle(0, 1);
+    wait_until([&] { return b->inside == 0; });
+    stands(*b);
+    loop.throttle(0.25, 1);
+    moves(*b);
+    loop.set_back_mode(BackMode::gap);
+    stands(*b);
+    loop.set_back_mode(BackMode::corun);
+    moves(*b);
+    loop.set_back(nullptr);
+    stands(*b);
+    engine.let_go = 1;
+    wait_until([&] { return loop.wait_idle(1000); });
+    engine.inside = 0;
+    CHECK(submit(loop, 1, 1) == 2);  // without a back the engine has all five
+    wait_until([&] { return loop.wait_idle(1000); });
+    CHECK(engine.team == 5);
+    for (const auto mode : {BackMode::off, BackMode::corun}) {
+      loop.set_back(a);
+      loop.set_back_mode(mode);
+      if (mode == BackMode::off) stands(*a);
+      else moves(*a);
+    }
+  }
+  a->verify();
+  b->verify();
+}
+
+// Requests, backs, modes and shares change hands at once: no unit is lost or repeated, and never are more workers awake
+// than threads.
+void storm_of_modes() {
+  CountingEngine engine;
+  const LoopEngine face = engine.face();
+  auto a = std::make_shared<CountingBack>(), b = std::make_shared<CountingBack>();
+  a->most_inside = b->most_inside = 2;
+  most_awake = 0;
+  {
+    Loop loop(kConfig, &face, 4, {}, BackMode::corun, 2);
+    Consumer consumer(loop);
+    std::vector<std::thread> threads;
+    threads.emplace_back([&] {
+      for (int i = 0; i < 300; ++i) {
+        CHECK(submit(loop, 1 + i % 30, 1 + i % 20) > 0);
+        if (i % 8 == 0) std::this_thread::sleep_for(std::chrono::microseconds(500));
+      }
+    });
+    threads.emplace_back([&] {
+      for (int i = 0; i < 60; ++i) {
+        auto& old = i % 2 ? a : b;
+        loop.set_back(i % 2 ? b : a);
+        CHECK(old->inside == 0);
+        std::this_thread::sleep_for(std::chrono::microseconds(700));
+      }
+    });
+    threads.emplace_back([&] {
+      constexpr BackMode kModes[] = {BackMode::gap, BackMode::corun, BackMode::off, BackMode::corun};
+      for (int i = 0; i < 60; ++i) {
+        loop.set_back_mode(kModes[i % 4]);
+        std::this_thread::sleep_for(std::chrono::microseconds(900));
+      }
+    });
+    threads.emplace_back([&] {
+      for (int i = 0; i < 60; ++i) {
+        loop.throttle(i % 5 * 0.25, i % 3 ? 1 : 0.5);
+        std::this_thread::sleep_for(std::chrono::microseconds(600));
+      }
+      loop.throttle(1, 1);
+    });
+    for (auto& thread : threads) thread.join();
+    wait_until([&] { return loop.wait_idle(1000); });
+    wait_until([&] { return consumer.count == 300; });
+    for (const auto& back : {a, b})
+      for (const auto mode : {BackMode::gap, BackMode::corun}) {
+        loop.set_back(back);
+        loop.set_back_mode(mode);
+        const uint64_t before = back->units();
+        wait_until([&] { return back->units() > before; });
+      }
+    const LoopStats stats = loop.stats();
+    CHECK(stats.back_busy_ns > 0 && stats.back_share == 1 && stats.front_share == 1);
+    loop.close();
+    consumer.thread.join();
+  }
+  a->verify();
+  b->verify();
+  CHECK(most_awake <= 4);
+}
+
+// A slowed engine decides the same; its rest ends with the loop, or with the throttle.
+void slow_front() {
+  BlockedEngine engine;
+  engine.let_go = 1;
+  const LoopEngine face = engine.face();
+  uint64_t hashes[2];
+  for (const int slow : {0, 1}) {
+    Loop loop(kConfig, &face, 1);
+    if (slow) loop.throttle(1, 0.5);
+    for (int i = 0; i < 5; ++i) {  // one at a time: each step's batch is known
+      CHECK(submit(loop, 3, 2) == i + 1);
+      wait_until([&] { return loop.wait_idle(1000); });
+    }
+    hashes[slow] = loop.stats().scheduler.steps;
+  }
+  CHECK(hashes[0] == hashes[1]);
+  Loop loop(kConfig, &face, 1);
+  loop.throttle(1, 1e-300);  // a rest of an hour
+  CHECK(submit(loop, 1, 2) == 1);
+  wait_until([&] { return loop.stats().scheduler.steps == 1; });
+  loop.throttle(1, 1);
+  wait_until([&] { return loop.wait_idle(1000); });
+  loop.throttle(1, 1e-300);
+  CHECK(submit(loop, 1, 2) == 2);
+  wait_until([&] { return loop.stats().scheduler.steps == 3; });
+  loop.close();
+}
+
+void wrong_modes_and_shares() {
+  CountingEngine engine;
+  const LoopEngine face = engine.face();
+  const auto refused = [](const std::function<void()>& what) {
+    try {
+      what();
+    } catch (const std::invalid_argument&) {
+      return true;
+    }
+    return false;
+  };
+  Loop loop(kConfig, &face, 1);
+  CHECK(refused([&] { loop.set_back_mode(BackMode::corun); }) && loop.stats().back_mode == BackMode::gap);
+  CHECK(refused([&] { Loop(kConfig, &face, 2, {}, BackMode::corun, 2); }));
+  CHECK(refused([&] { Loop(kConfig, &face, 2, {}, BackMode::corun, 0); }));
+  for (const double share : {-0.1, 1.1, double{NAN}}) {
+    CHECK(refused([&] { loop.throttle(share, 1); }));
+    CHECK(refused([&] { loop.throttle(1, share); }));
+  }
+  CHECK(refused([&] { loop.throttle(1, 0); }));
+}
+
+// It throws on the thread beside the loop, or on both: it is dropped, once, and told.
+void a_back_that_throws_beside() {
+  struct Broken : Back {
+    void run(Team&, const YieldFlag&) override { throw std::runtime_error("no more units"); }
+    uint64_t units() const override { return 0; }
+  };
+  CountingEngine engine;
+  const LoopEngine face = engine.face();
+  for (int i = 0; i < 20; ++i) {
+    Loop loop(kConfig, &face, 2, {}, BackMode::corun, 1);
+    loop.set_back(std::make_shared<Broken>());
+    wait_until([&] { return !loop.stats().back_error.empty(); });
+    CHECK(loop.take_back_error() == "no more units");
+    CHECK(submit(loop, 1, 1) == 1);
+    wait_until([&] { return loop.wait_idle(1000); });
+    auto back = std::make_shared<CountingBack>();
+    back->most_inside = 2;
+    loop.set_back(back);
+    wait_until([&] { return back->units() > 0; });
+  }
+}
+
 void draining() {
   CountingEngine engine;
   const LoopEngine face = engine.face();
@@ -262,7 +512,11 @@ void closing() {
   }
   for (int i = 0; i < 30; ++i) {
     Loop loop(kConfig, &face, 2);
-    loop.set_back(std::make_shared<CountingBack>());
+    auto back = std::make_shared<CountingBack>();
+    back->most_inside = 2;
+    loop.set_back(back);
+    if (i % 3 == 1) loop.set_back_mode(BackMode::corun);
+    if (i % 3 == 2) loop.throttle(0.3, 0.9);
     for (int j = 0; j < i; ++j) CHECK(submit(loop, 5, 50) > 0);
     std::thread other([&] { loop.close(); });
     loop.close();
@@ -284,14 +538,20 @@ void forked_child_is_closed() {
 #if !defined(__SANITIZE_THREAD__)  // TSan does not follow threads started after fork
   CountingEngine engine;
   const LoopEngine face = engine.face();
-  auto loop = std::make_unique<Loop>(kConfig, &face, 2);
-  loop->set_back(std::make_shared<CountingBack>());
+  auto loop = std::make_unique<Loop>(kConfig, &face, 2, std::string{}, BackMode::corun, 1);
+  auto back = std::make_shared<CountingBack>();
+  back->most_inside = 2;
+  loop->set_back(back);
+  loop->throttle(0.5, 1);
+  wait_until([&] { return back->units() > 0; });
   const pid_t child = fork();
   CHECK(child >= 0);
   if (child == 0) {
     Events events;
     CHECK(submit(*loop, 1, 1) == kRejectClosed && !loop->cancel(1) && !loop->wait_events(1000));
     loop->set_back(nullptr);
+    loop->set_back_mode(BackMode::gap);
+    loop->throttle(1, 1);
     loop->stats();
     loop->close();
     loop.reset();
@@ -313,6 +573,12 @@ int main() {
   yields();
   timeouts_beside_a_blocked_engine();
   delays();
+  hashing_in_a_delay();
+  corun_beside_a_blocked_engine();
+  storm_of_modes();
+  slow_front();
+  wrong_modes_and_shares();
+  a_back_that_throws_beside();
   draining();
   closing();
   forked_child_is_closed();

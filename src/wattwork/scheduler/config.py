@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Literal
 
 from wattwork.engines.base import Caps
 from wattwork.errors import InvalidInput
+
+# When the back works: where there are no requests; besides, on some threads all along; never, though it stays set.
+BackMode = Literal["gap", "corun", "off"]
+BACK_MODES: tuple[BackMode, ...] = ("gap", "corun", "off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +102,10 @@ class Stats:
     releases: dict[str, int]  # steps, by why each went when it did
     step_cost_s: tuple[float, float, float]  # what a step takes: of itself, for each token, for each sequence
     decision_hash: int  # 64 bits over every decision: equal for equal logs
-    back_busy_ns: int  # time the back has worked
+    back_mode: BackMode
+    back_share: float  # of its time that the back may use, as `throttle` set it
+    front_share: float  # of its time that the engine may use, as `throttle` set it
+    back_busy_ns: int  # time in which the back has worked, on however many threads
     back_error: str  # what the back raised, and so was dropped; empty: nothing
-    yields: int  # times the back gave way
+    yields: int  # times the back gave way to a request or a command
     yield_times_ns: tuple[int, ...]  # flag stored to back returned, the latest 1024, oldest first

@@ -1,7 +1,7 @@
 """The loop where the native core is missing: the faces of `_core.Loop`, over the Python state machine.
 
 One thread steps the engine while there is work, else runs the back until a submit stops it, else sleeps. No lock is
-held while the engine or the back works.
+held while the engine or the back works. There is no corun: Python's threads would wait for each other.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ import numpy as np
 from wattwork.engines.base import Out, StepEngine
 from wattwork.scheduler.config import Sampling, SchedulerConfig
 from wattwork.scheduler.handle import Handle, Waiter, deliver
-from wattwork.scheduler.twin import EndEvent, Reject, SchedulerTwin, to_batch
+from wattwork.scheduler.twin import NEVER_NS, EndEvent, Reject, SchedulerTwin, to_batch
 from wattwork.stop import Stop
+
+PERIOD_NS, LEAST_SLOT_NS, MOST_REST_NS = 10_000_000, 200_000, 3_600_000_000_000  # as in csrc/runtime/loop.cpp
+HOLD_WORTH_NS = 20_000_000  # NumPy's job needs milliseconds to get going, and to leave
 
 
 class FallbackLoop:
     """`back` is an object with `run(stop)`, which returns soon after `stop.set()`."""
 
-    def __init__(self, config: SchedulerConfig, engine: StepEngine | None, record: str = "") -> None:
+    def __init__(self, config: SchedulerConfig, engine: StepEngine | None, record: str = "", mode: str = "gap") -> None:
         self._core = SchedulerTwin(config)
         if record:
             self._core.record(record)
@@ -38,7 +41,12 @@ class FallbackLoop:
         self._closing = self._stopped = False
         self._draining = 0
         self._back: Any = None
+        self._mode = mode
+        self._back_share = self._front_share = 1.0
+        self._rest_ns = 0  # what the back owes of its rest
+        self._due_ns = NEVER_NS  # when deliver stops the back
         self._hashing: Any = None  # the back that runs now
+        self._runs = 0
         self._hashing_since_ns = self._back_busy_ns = self._yields = 0
         self._yield_times_ns: deque[int] = deque(maxlen=1024)
         self._stop = Stop()
@@ -90,10 +98,27 @@ class FallbackLoop:
             old, self._back = self._back, back
             if old is back:
                 return
-            self._raise_stop()
             if back is not None:
                 self._start()
-            self._quiet.wait_for(lambda: old is None or self._hashing is not old or self._stopped)
+            self._recall()
+
+    def set_back_mode(self, mode: str) -> None:
+        with self._lock:
+            self._mode = mode
+            self._recall()
+
+    def throttle(self, back: float, front: float) -> None:
+        with self._lock:
+            self._back_share, self._front_share, self._rest_ns = back, front, 0
+            self._raise_stop()  # a run that was without end gets one
+            self._work.notify()
+
+    def _recall(self) -> None:
+        """Stop the back as it is, and wait until it has left."""
+        self._raise_stop()
+        self._work.notify()
+        run = self._runs
+        self._quiet.wait_for(lambda: self._hashing is None or self._runs != run or self._stopped)
 
     def take_back_error(self) -> str:
         with self._lock:
@@ -105,16 +130,19 @@ class FallbackLoop:
         return len(self._live)
 
     def deliver(self, timeout_ms: int, observers: list[Callable[[list[EndEvent]], object]]) -> list[Waiter] | None:
-        """Also ends what times out, on time, whatever the engine does."""
+        """Also ends what times out, on time, whatever the engine does; and the back's turn."""
         until_ns = time.monotonic_ns() + timeout_ms * 1_000_000
         with self._lock:
             while True:
                 now_ns = time.monotonic_ns()
                 self._core.expire(now_ns)
                 self._tell()
+                if now_ns >= self._due_ns:
+                    self._due_ns = NEVER_NS
+                    self._stop.set()
                 if self._stopped or any(self._core.events) or now_ns >= until_ns:
                     break
-                self._told.wait((min(until_ns, self._core.next_timeout_ns()) - now_ns) / 1e9)
+                self._told.wait((min(until_ns, self._core.next_timeout_ns(), self._due_ns) - now_ns) / 1e9)
             events = self._core.take_events()
             if self._stopped and not any(events):
                 return None
@@ -128,6 +156,7 @@ class FallbackLoop:
         with self._lock:
             self._draining += 1 if draining else -1
             self._core.set_draining(self._draining > 0)
+            self._raise_stop()
             self._work.notify()  # what waits need not wait for more
 
     def wait_idle(self, timeout_ms: int) -> bool:
@@ -140,6 +169,9 @@ class FallbackLoop:
             return {
                 **self._core.counters(),
                 "decision_hash": self._core.decision_hash,
+                "back_mode": self._mode,
+                "back_share": self._back_share,
+                "front_share": self._front_share,
                 "back_busy_ns": self._back_busy_ns + running_ns,
                 "back_error": self._back_error,
                 "yields": self._yields,
@@ -183,10 +215,10 @@ class FallbackLoop:
             while not self._closing:
                 if self._core.has_work:
                     self._step()
-                elif self._back is not None:
-                    self._hash()
-                else:
+                elif not self._may_hash():
                     self._work.wait()
+                elif not self._rest():
+                    self._hash()
             for id in list(self._core.live):
                 self._core.cancel(time.monotonic_ns(), id)
             self._record_error = self._core.stop_recording()
@@ -194,13 +226,44 @@ class FallbackLoop:
             self._told.notify_all()
             self._quiet.notify_all()
 
+    def _may_hash(self) -> bool:
+        return self._back is not None and self._mode != "off" and self._back_share > 0
+
+    def _rest(self, most_ns: int = MOST_REST_NS) -> bool:
+        """Sit out what the back owes of its rest, until somebody calls. False: it owes none."""
+        if self._rest_ns <= 0:
+            return False
+        begun_ns = time.monotonic_ns()
+        self._work.wait(min(self._rest_ns, most_ns) / 1e9)
+        self._rest_ns = max(self._rest_ns - (time.monotonic_ns() - begun_ns), -PERIOD_NS)
+        return True
+
+    def _hold(self) -> None:
+        """A batch that waits for more requests."""
+        end_ns = self._core.next_wakeup_ns()
+        left_ns = end_ns - time.monotonic_ns()
+        if left_ns >= HOLD_WORTH_NS and self._may_hash():
+            if not self._rest(left_ns):
+                self._hash(end_ns - HOLD_WORTH_NS // 2)
+        elif left_ns > 0:
+            self._work.wait(left_ns / 1e9)
+
+    def _slow_down(self, step_ns: int) -> None:
+        begun_ns = time.monotonic_ns()
+        while not self._closing and self._front_share < 1:
+            rest_ns = min(step_ns * (1 / self._front_share - 1), MOST_REST_NS)
+            if (left_ns := begun_ns + rest_ns - time.monotonic_ns()) <= 0:
+                return
+            self._work.wait(left_ns / 1e9)
+
     def _step(self) -> None:
         assert self._engine is not None
-        rows = self._core.schedule(time.monotonic_ns())
+        begun_ns = time.monotonic_ns()
+        rows = self._core.schedule(begun_ns)
         self._tell()
         if not rows:
-            if self._core.has_work:  # a batch that waits for more requests
-                self._work.wait(max(self._core.next_wakeup_ns() - time.monotonic_ns(), 0) / 1e9)
+            if self._core.has_work:
+                self._hold()
             return
         self._lock.release()
         error, next_token = "", np.full(len(rows), -1, np.int32)
@@ -220,12 +283,21 @@ class FallbackLoop:
         else:
             self._core.complete(time.monotonic_ns(), next_token.tolist())
         self._tell()
+        if self._front_share < 1:
+            self._slow_down(time.monotonic_ns() - begun_ns)
 
-    def _hash(self) -> None:
+    def _hash(self, until_ns: int = NEVER_NS) -> None:
         back = self._hashing = self._back
+        self._runs += 1
         self._raised_ns = 0
         self._stop.clear()
         self._hashing_since_ns = time.monotonic_ns()
+        if self._back_share < 1:
+            slot_ns = max(LEAST_SLOT_NS, int(self._back_share * PERIOD_NS))
+            until_ns = min(until_ns, self._hashing_since_ns + slot_ns)
+        self._due_ns = until_ns
+        if until_ns < NEVER_NS:
+            self._told.notify_all()
         self._lock.release()
         error = ""
         try:
@@ -238,8 +310,13 @@ class FallbackLoop:
         if self._raised_ns:
             self._yields += 1
             self._yield_times_ns.append(returned_ns - self._raised_ns)
-        self._back_busy_ns += returned_ns - self._hashing_since_ns
-        self._hashing = None
+        worked_ns = returned_ns - self._hashing_since_ns
+        self._back_busy_ns += worked_ns
+        if 0 < self._back_share < 1:
+            self._rest_ns += int(min(worked_ns * (1 / self._back_share - 1), MOST_REST_NS))
+        self._hashing, self._due_ns = None, NEVER_NS
         if error:
-            self._back, self._back_error = None, error
+            self._back_error = error
+            if self._back is back:
+                self._back = None
         self._quiet.notify_all()

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from wattwork import _native
 from wattwork.engines.base import StepEngine
 from wattwork.errors import DeadlineInfeasible, InvalidInput, QueueFull, WattworkError, whole
-from wattwork.machine import check_threads
-from wattwork.scheduler.config import Sampling, SchedulerConfig, Stats
+from wattwork.machine import check_threads, default_threads
+from wattwork.scheduler.config import BACK_MODES, BackMode, Sampling, SchedulerConfig, Stats
 from wattwork.scheduler.handle import Handle, wake
 from wattwork.scheduler.twin import EndEvent, Reject
 
@@ -48,13 +48,22 @@ _REJECTIONS: dict[int, tuple[type[WattworkError], str]] = {
 }
 
 
-def _make_loop(config: SchedulerConfig, engine: StepEngine | None, threads: int, record: str, vocab: int) -> Any:
+def _make_loop(
+    config: SchedulerConfig,
+    engine: StepEngine | None,
+    threads: int,
+    record: str,
+    vocab: int,
+    mode: BackMode,
+    corun_threads: int,
+) -> Any:
     if _native.HAVE_CORE:
         owner = getattr(engine, "native_owner", engine)  # the loop keeps it: the engine may be closed before
-        return _native.core.Loop(config, owner, getattr(engine, "native", 0), threads, record, vocab)
+        native = getattr(engine, "native", 0)
+        return _native.core.Loop(config, owner, native, threads, record, vocab, mode, corun_threads)
     from wattwork.scheduler.fallback import FallbackLoop
 
-    return FallbackLoop(config, engine, record)
+    return FallbackLoop(config, engine, record, mode)
 
 
 def check_log(path: str | Path | None) -> str:
@@ -108,6 +117,15 @@ class Scheduler:
     use. Close it, or use it as a context manager; at interpreter exit it closes itself. InvalidInput if the engine
     cannot do what `config` may ask of it. Not for use in a forked child: make one there.
 
+    `back_mode`: "gap" hashes where there are no requests, and while a batch waits out `max_queue_delay_us`; "corun"
+    besides hashes on `corun_threads` of the threads all along, which engine and gaps then do without (an engine with
+    threads of its own, as a NumPy one has, must be made with fewer); "off" keeps the job and does not hash.
+    InvalidInput where "corun" leaves no thread to the engine, or there is no native core.
+
+    `yield_target_us`: how soon, on average, a job in Python (isa "numba" or "numpy") sees that it is to stop, in
+    microseconds: NumPy's blocks are sized for that, from their measured rate, as far as the overhead of its calls
+    allows (some 8 us). Numba's kernel looks each few microseconds, the native ones each half a microsecond, anyway.
+
     `record`: a file for the log that `wattwork.replay` runs again. InvalidInput if it cannot be written, WattworkError
     from `close()` if it could not be written to its end.
     """
@@ -118,10 +136,16 @@ class Scheduler:
         engine: StepEngine | None,
         back: Any = None,
         *,
+        back_mode: BackMode = "gap",
+        corun_threads: int = 1,
+        yield_target_us: float = 20.0,
         threads: int = 0,
         record: str | Path | None = None,
     ) -> None:
         check_threads(threads or None)
+        self._threads, self._corun_threads = threads, whole("corun_threads", corun_threads)
+        self._check_mode(back_mode)
+        self._yield_target_us = _share_or_time("yield_target_us", yield_target_us, "microseconds above 0", most=1e9)
         if engine is not None:
             config.check_fits(engine.caps)
         self.config = config
@@ -130,7 +154,7 @@ class Scheduler:
         self._back: Any = None
         self._born = _forks[0]
         self._record = check_log(record)
-        self._loop = _make_loop(config, engine, threads, self._record, self._vocab)
+        self._loop = _make_loop(config, engine, threads, self._record, self._vocab, back_mode, self._corun_threads)
         self._courier = _Courier(self._loop)
         self._finalizer = weakref.finalize(self, _let_go, self._loop, self._courier.thread, self._born)
         self.set_back(back)
@@ -179,14 +203,16 @@ class Scheduler:
         return handle
 
     def set_back(self, job: Any) -> None:
-        """Hash this job (a `wattwork.Job`; None: nothing) while there are no requests. Returns when the job before it
+        """Hash this job (a `wattwork.Job`; None: nothing), when the back's mode says. Returns when the job before it
         has left its quantum: its `units` then stand still. WattworkError, once, if that one had raised and so stopped.
         """
         self._check_process()
-        if job is not None and not self._finalizer.alive:
-            raise WattworkError("the scheduler is closed; make a new one.")
+        if job is not None:
+            self._check_open()
         if error := self._loop.take_back_error():
             raise WattworkError(f"the back stopped with {error}; mend it and set it again.")
+        if hasattr(job, "yield_target_us"):
+            job.yield_target_us = self._yield_target_us
         if _native.HAVE_CORE and job is not None:
             native = getattr(job, "native", None)
             if not isinstance(native, _native.core.Back):
@@ -195,6 +221,26 @@ class Scheduler:
         else:
             self._loop.set_back(job)
         self._back = job
+
+    def set_back_mode(self, mode: BackMode) -> None:
+        """Change when the back hashes: "gap", "corun" or "off", as above. Returns when it has left its kernels; "corun"
+        begins when the step in hand has ended. InvalidInput as above, and for another mode.
+        """
+        self._check_open()
+        self._check_mode(mode)
+        self._loop.set_back_mode(mode)
+
+    def throttle(self, back: float = 1.0, front: float = 1.0) -> None:
+        """Slow the device: shares of time, 1.0 for all of it.
+
+        Of the time in which it might hash the back works the share `back` (0 to 1), in turns of 10 ms or, below 0.02,
+        of 0.2 ms each. After each step the engine rests for the step's time x (1 / `front` - 1) (`front` above 0, at
+        most 1), and with it the gaps. What is decided is the same at any share, and a log knows nothing of it; a rest
+        ends at once with `close()` or with another share. InvalidInput for shares out of range.
+        """
+        self._check_open()
+        back = _share_or_time("back", back, "a share of time from 0 to 1", zero=True)
+        self._loop.throttle(back, _share_or_time("front", front, "a share of time above 0, at most 1"))
 
     def drain(self, timeout_ms: float | None = None) -> bool:
         """Refuse new requests until every one here has ended, then admit again. False: not within `timeout_ms`."""
@@ -246,6 +292,27 @@ class Scheduler:
         self._check_process()
         return bool(self._loop.cancel(id))
 
+    def _check_mode(self, mode: str) -> None:
+        if mode not in BACK_MODES:
+            raise InvalidInput(f"there is no back_mode {mode!r}; choose one of {', '.join(BACK_MODES)}.")
+        if self._corun_threads < 1:
+            raise InvalidInput(f"corun_threads is {self._corun_threads}; give 1 or more.")
+        if mode != "corun":
+            return
+        if not _native.HAVE_CORE:
+            raise InvalidInput("back_mode 'corun' needs the native core; install with a C++20 compiler, or choose gap.")
+        n = self._threads or default_threads()
+        if self._corun_threads >= n:
+            raise InvalidInput(
+                f"corun_threads is {self._corun_threads} of {n} threads, but the engine needs at least one; raise "
+                "threads or lower corun_threads."
+            )
+
+    def _check_open(self) -> None:
+        self._check_process()
+        if not self._finalizer.alive:
+            raise WattworkError("the scheduler is closed; make a new one.")
+
     def _check_process(self) -> None:
         if _forks[0] != self._born:
             raise WattworkError("this scheduler was made before the process forked; make a new one in the child.")
@@ -262,6 +329,12 @@ def _within(name: str, value: int, least: int, rule: str) -> int:
     if not least <= value < 2**31:
         raise InvalidInput(f"{name} is {value}; give {rule}.")
     return value
+
+
+def _share_or_time(name: str, value: float, rule: str, *, most: float = 1.0, zero: bool = False) -> float:
+    if not (isinstance(value, (int, float)) and 0 <= value <= most and (value > 0 or zero)):
+        raise InvalidInput(f"{name} is {value!r}; give {rule}.")
+    return float(value)
 
 
 def _at_ns(name: str, ms: float, now_ns: int) -> int:
