@@ -3,10 +3,10 @@
 SHA-256 after FIPS 180-4. A chunk of nonces shares a midstate; a block of some thousand nonces is hashed at once, and
 the stop word is looked at before each. About 0.5 MH/s.
 
-With a pace, as behind requests, the stop word is looked at three times in each of a block's 128 rounds; a block that is
-not done then is dropped, and stays to be tested. A block of 4096 then sees a stop after 12 us on average, at the same rate;
-one of 1024 after 8 us, at 0.4 of it, and the overhead of the calls in between lets none be much sooner (a virtual core
-of an AMD EPYC, by CPU time). The GIL may add more.
+With a pace, as behind requests, the stop word is looked at three times in each of a block's 128 rounds; a block that
+is not done then is dropped, and stays to be tested. A block of 4096 then sees a stop after 12 us on average, at the
+same rate; one of 1024 after 8 us, at 0.4 of it, and the overhead of the calls in between lets none be much sooner (a
+virtual core of an AMD EPYC, by CPU time). The GIL may add more.
 """
 
 import time
