@@ -11,7 +11,7 @@ import pytest
 from engines_for_tests import SumEngine, expected
 from headers import GENESIS
 
-from wattwork import _native
+from wattwork import _native, _search_numpy
 from wattwork._search import isas, search
 from wattwork._search_python import Pace
 from wattwork.errors import InvalidInput, WattworkError
@@ -383,6 +383,36 @@ def test_a_paced_job_skips_and_repeats_nothing(isa):
         job.run(stop)
         hits += job.take_hits()
     check_partition(job, hits)
+
+
+@only_installed
+def test_the_shortest_gaps_add_up():
+    """A block of NumPy that is stopped again and again goes on where it was; one that others took begins anew."""
+
+    class After:
+        def __init__(self, looks):
+            self.looks = looks
+
+        @property
+        def is_set(self):
+            self.looks -= 1
+            return self.looks < 0
+
+    work, pace = Work.from_header(GENESIS, target=2**252), Pace(1e-9)
+    header, top = work.header_with(nonce=0), work.target >> 224
+    count = _search_numpy.LEAST_LANES
+    calls = 0
+    while (found := _search_numpy.scan(header, 0, count, top, After(50), pace=pace))[0] == 0:
+        calls += 1
+        assert found == (0, [])
+        assert calls < 10
+    assert calls == _search_numpy.LOOKS // 50
+    assert found == _search_numpy.scan(header, 0, count, top, Stop())
+    assert len(found[1]) > 10
+    for first in range(20):
+        assert _search_numpy.scan(header, first, 2 * count, top, After(50), pace=pace) == (first, [])
+    assert len(pace._begun) <= 4
+    assert _search_numpy.scan(header, 0, count, top, Stop(), pace=pace) == found
 
 
 def test_a_schedulers_target_reaches_its_job(engine):
