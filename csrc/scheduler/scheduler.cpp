@@ -69,8 +69,11 @@ int64_t Scheduler::submit(int64_t now_ns, const int32_t* tokens, int32_t n, cons
   }
   Request& r = new_request();
   r.id = ++last_id_;
-  if (int64_t{n} + params.max_tokens <= kFewTokens) r.tokens.reserve(static_cast<size_t>(n + params.max_tokens));
-  r.tokens.assign(tokens, tokens + n);
+  r.n_tokens = n;
+  if (fills_) {
+    if (int64_t{n} + params.max_tokens <= kFewTokens) r.tokens.reserve(static_cast<size_t>(n + params.max_tokens));
+    r.tokens.assign(tokens, tokens + n);
+  }
   r.params = params;
   r.priority = params.priority;
   r.deadline_ns = params.deadline_ns;
@@ -113,7 +116,7 @@ void Scheduler::end_early(Request& r, Outcome outcome, int64_t now_ns) {
   if (seat == kNone) {
     queue_.prefetch(r);  // one of a million was long untouched: fetch its neighbours at once, not one after the other
     timeouts_.prefetch(r);
-    waiting_tokens_ -= static_cast<int64_t>(r.tokens.size());
+    waiting_tokens_ -= r.n_tokens;
     queue_.drop(r);
     end(r, outcome, now_ns);
     return free_request(r);
@@ -161,7 +164,7 @@ void Scheduler::free_request(Request& r) {
 
 void Scheduler::enqueue(Request& r) {
   queue_.push(r);
-  waiting_tokens_ += static_cast<int64_t>(r.tokens.size());
+  waiting_tokens_ += r.n_tokens;
 }
 
 void Scheduler::set_draining(bool draining) {
