@@ -26,6 +26,7 @@
 #include <vector>
 
 #include "scheduler/cost.h"
+#include "scheduler/huge.h"
 #include "scheduler/ids.h"
 #include "scheduler/queue.h"
 #include "scheduler/wheel.h"
@@ -169,7 +170,7 @@ class WW_API Scheduler {
 
  private:
   static constexpr int32_t kNone = -1;
-  static constexpr size_t kRequestsAtOnce = 64;
+  static constexpr size_t kLeastRequests = 64, kMostRequests = 1 << 14;  // that get their memory at once
   // Up to so many, prompt and output get their memory at once, and leave it to the next request.
   static constexpr int64_t kFewTokens = 64;
 
@@ -252,7 +253,9 @@ class WW_API Scheduler {
   bool draining_ = false;
   bool fills_ = true;  // batches are filled for an engine
 
-  std::vector<std::unique_ptr<Request[]>> requests_;  // kRequestsAtOnce each
+  // Never moved: as many again each time, within bounds.
+  std::vector<std::vector<Request, HugeAllocator<Request>>> requests_;
+  size_t n_requests_ = 0;
   std::vector<Request*> free_requests_;
   IdTable<Request> live_;  // those that have not ended
   uint64_t last_id_ = 0;
