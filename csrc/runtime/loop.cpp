@@ -199,9 +199,10 @@ void Loop::Impl::give_up(std::unique_lock<std::mutex>& lock, const std::string& 
 void Loop::Impl::idle(std::unique_lock<std::mutex>& lock, std::optional<Team>& team) {
   const uint32_t seen = calls.load();
   lock.unlock();
-  if (spins && spin_until([&] { return calls.load(std::memory_order_relaxed) != seen; })) return void(lock.lock());
-  team.reset();
+  team.reset();  // its helpers must not spin as well: who waits for an answer needs a core, too
+  const bool called = spins && spin_until([&] { return calls.load(std::memory_order_relaxed) != seen; });
   lock.lock();
+  if (called) return;
   work.wait(lock, [&] { return closing || core.has_work() || back; });
 }
 
