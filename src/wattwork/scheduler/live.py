@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,7 +21,7 @@ from wattwork.engines.base import StepEngine
 from wattwork.errors import DeadlineInfeasible, InvalidInput, QueueFull, WattworkError, whole
 from wattwork.machine import check_threads
 from wattwork.scheduler.config import Sampling, SchedulerConfig, Stats
-from wattwork.scheduler.handle import Handle, wake
+from wattwork.scheduler.handle import Handle, guarded, wake
 from wattwork.scheduler.twin import EndEvent, Reject
 
 _NOT_PLAIN = int(Reject.NOT_PLAIN)
@@ -224,8 +224,8 @@ class Scheduler:
         return 0 if self._back is None else int(self._back.units)
 
     def on_ends(self, observe: Callable[[list[EndEvent]], object]) -> None:
-        """Call this with the requests that ended, in batches, on the courier's thread; it must not raise or wait."""
-        self._courier.observers.append(observe)
+        """Call this with the requests that ended, in batches, on the courier's thread; it must not wait."""
+        self._courier.observers.append(partial(guarded, observe))
 
     def close(self) -> None:
         """End the step or quantum in hand, cancel what is left, stop the threads. May be called again."""
