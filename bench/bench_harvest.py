@@ -2,9 +2,9 @@
 turns with hashing behind it (B) and without (A).
 
 The trace is the packaged Azure slice by the trace rule (load 0.37). Harvest: the hashes of a B over what hashing alone,
-measured before and after it, does in the time in which no step ran; and its rate while it worked, over that alone. Cost:
-each B's mean TTFT and TPOT over those of the A's on either side of it. The control: of two A's that follow one another,
-the first's over the second's. Medians, and the range of the middle half.
+measured before and after it, does in the time in which no step ran; and its rate while it worked, over that alone.
+Cost: each B's mean TTFT and TPOT over those of the A's on either side of it. The control: of two A's that follow one
+another, the first's over the second's. Medians, and the range of the middle half.
 
     python bench/bench_harvest.py [--rounds N] [--seconds N] [--model NAME]
 """

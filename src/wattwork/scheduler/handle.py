@@ -144,8 +144,10 @@ class Handle:
         return Timing(submitted_ns / 1e9, times, end[6] / 1e9 if end else None)
 
     def add_done_callback(self, callback: Callable[[Handle], object]) -> None:
-        """Call `callback(handle)` on another thread once it has ended, or now if it has. One that is slow or raises (the
-        log of `logging` tells of it) is in nobody's way."""
+        """Call `callback(handle)` on another thread once it has ended, or now if it has.
+
+        One that is slow or raises (the log of `logging` tells of it) is in nobody's way.
+        """
         call = partial(guarded, callback, self)
         self._on_end.append(call)
         if self._end is not None:
