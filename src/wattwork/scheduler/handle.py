@@ -94,13 +94,10 @@ def _settle(futures: list[tuple[asyncio.Future[Any], Handle | None]]) -> None:
             continue
         if handle is None:
             future.set_result(None)
-            continue
-        try:
-            tokens = handle._outcome_tokens()
-        except RequestFailed as error:
-            future.set_exception(error)
+        elif failure := handle._failure():
+            future.set_exception(failure)
         else:
-            future.set_result(tokens)
+            future.set_result(handle._tokens.copy())
 
 
 class Handle:
@@ -204,13 +201,18 @@ class Handle:
                 return
 
     def _outcome_tokens(self) -> list[int]:
+        if failure := self._failure():
+            raise failure
+        return self._tokens.copy()
+
+    def _failure(self) -> RequestFailed | None:
+        """None if it finished. Once it has ended."""
         assert self._end is not None
         outcome, message = self._end[1], self._end[7]
         if outcome == _FINISHED:
-            return self._tokens.copy()
-        raise RequestFailed(
-            Outcome(outcome).name.lower(), _REASONS.get(outcome) or f"the engine's step failed: {message.rstrip('.')}."
-        )
+            return None
+        reason = _REASONS.get(outcome) or f"the engine's step failed: {message.rstrip('.')}."
+        return RequestFailed(Outcome(outcome).name.lower(), reason)
 
     def _wait(self, waiters: list[Waiter], ready: Callable[[], bool], timeout_ms: float | None) -> None:
         self._scheduler._check_process()
