@@ -23,13 +23,12 @@ bool always() { return true; }
 
 #if defined(__x86_64__)
 // __builtin_cpu_supports asks CPUID, and XGETBV whether the system saves the registers. Each asks for all that the
-// compiler was allowed to use.
+// compiler was allowed to use, or the assembly does.
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
 bool has_shani() {  // gcc 12 has no name for it: CPUID leaf 7, EBX bit 29
   unsigned a, b, c, d;
-  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b >> 29 & 1) && __builtin_cpu_supports("sse4.1") &&
-         __builtin_cpu_supports("ssse3");
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b >> 29 & 1) && __builtin_cpu_supports("avx");
 }
 
 bool has_avx512() {
