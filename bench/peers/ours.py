@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import subprocess
+import sys
 import sysconfig
 import tempfile
 import time
@@ -14,6 +15,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import common
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bench_threads import build, run
 
 import wattwork
 from wattwork.engines.base import Caps
@@ -115,9 +120,17 @@ def everything(model):
         return {"burst": burst(scheduler, BURST), **asyncio.run(awaited(scheduler, model))}
 
 
+def without_python(folder):
+    """The same burst from C++: ../bursts.cpp, whose first one is not counted either."""
+    program = build("bursts.cpp", Path(folder))
+    per_s = run(program, BURST, 2, 0)[1]
+    return {"burst": {"n": BURST, "per_s": per_s}, "asyncio": None, "cancel": None, "timeout": None}
+
+
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         rows = {
+            "wattwork, from C++": without_python(folder),
             "wattwork, engine in C++": everything(NativeModel(folder)),
             "wattwork, engine in Python": everything(PythonModel()),
         }

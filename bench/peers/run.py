@@ -9,7 +9,8 @@ timeout    with the model blocked and many queued, 1000 more with a timeout of 5
            how many were executed all the same
 
 Each peer is installed from PyPI into an environment of its own under build/peers (1.2 GB of disk), and runs in a
-process of its own in every round. Medians of the rounds, and ratios to the first row. How each is called: its own file.
+process of its own in every round. Medians of the rounds, and ratios to wattwork called from Python with an engine in
+C++. How each is called: its own file.
 
     python bench/peers/run.py [--peers ray,bentoml,triton] [--rounds N] [--json FILE]
 """
@@ -135,12 +136,14 @@ def rate(figures, ours):
 
 def cells(row, ours):
     cancel, timeout = row["cancel"], row["timeout"]
+    rates = [rate(row["burst"], ours["burst"]), rate(row["asyncio"], ours["asyncio"])]
+    if cancel is None:
+        return [*rates, *["-"] * 7]
     at_end = cancel["told_while_blocked"] < cancel["samples"] / 2
     told = "at step's end" if at_end else duration(cancel["told_us"] / 1e6)
     late = "" if timeout["told_while_blocked"] >= timeout["samples"] / 2 else " at step's end"
     return [
-        rate(row["burst"], ours["burst"]),
-        rate(row["asyncio"], ours["asyncio"]),
+        *rates,
         f"{cancel['queued']:,}",
         duration(cancel["returned_us"] / 1e6),
         told,
@@ -156,8 +159,9 @@ HEAD = ["system", "version", "burst, 1/s", "asyncio, 1/s", "queued", "cancel ret
 
 
 def table(rows):
-    """`rows`: (name, version, figures), of which the first is ours."""
-    lines = [HEAD, *([name, version, *cells(figures, rows[0][2])] for name, version, figures in rows)]
+    """`rows`: (name, version, figures); all are compared with the first that was measured throughout, which is ours."""
+    ours = next(figures for _, _, figures in rows if all(figures.values()))
+    lines = [HEAD, *([name, version, *cells(figures, ours)] for name, version, figures in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -235,11 +235,13 @@ int64_t Loop::submit(const int32_t* tokens, int32_t n, const RequestParams& para
   return id;
 }
 
-bool Loop::cancel(uint64_t id) {
+bool Loop::cancel(uint64_t id, Events* into) {
+  if (into) into->clear();
   if (forked()) return false;
   Impl& m = *impl_;
   const auto lock = lock_soon(m.mutex);
   const bool was_live = m.core.cancel(now_ns(), id);
+  if (into) m.core.take_events(*into);
   m.tell();
   return was_live;
 }

@@ -21,7 +21,7 @@ from wattwork.engines.base import StepEngine
 from wattwork.errors import DeadlineInfeasible, InvalidInput, QueueFull, WattworkError, whole
 from wattwork.machine import check_threads
 from wattwork.scheduler.config import Sampling, SchedulerConfig, Stats
-from wattwork.scheduler.handle import Handle, guarded, wake
+from wattwork.scheduler.handle import Handle, Waiter, guarded, wake
 from wattwork.scheduler.twin import EndEvent, Reject
 
 _NOT_PLAIN = int(Reject.NOT_PLAIN)
@@ -79,11 +79,15 @@ class _Courier:
 
     def _carry(self, loop: Any) -> None:
         while (waiters := loop.deliver(3_600_000, self.observers)) is not None:
-            if waiters:
-                wake(waiters)
-            if not loop.live:
-                with self.idle:
-                    self.idle.notify_all()
+            self.wake(loop, waiters)
+
+    def wake(self, loop: Any, waiters: list[Waiter]) -> None:
+        """Wake those who wait for what was delivered."""
+        if waiters:
+            wake(waiters)
+        if not loop.live:
+            with self.idle:
+                self.idle.notify_all()
 
 
 def _shut_down(loop: Any, courier: threading.Thread, born: int) -> None:
@@ -244,7 +248,11 @@ class Scheduler:
 
     def _cancel(self, id: int) -> bool:
         self._check_process()
-        return bool(self._loop.cancel(id))
+        waiters = self._loop.cancel(id, self._courier.observers)
+        if waiters is None:
+            return False
+        self._courier.wake(self._loop, waiters)
+        return True
 
     def _check_process(self) -> None:
         if _forks[0] != self._born:
