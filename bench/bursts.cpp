@@ -1,7 +1,7 @@
-// What bench_burst.py times, in a program of its own without an interpreter. Prints one JSON object.
+// What bench_burst.py times, in a program of its own without an interpreter. Prints a JSON array: requests per second.
 //
-//     bursts REQUESTS ROUNDS ORDERED    bursts of requests from one thread, for an engine that does nothing; ORDERED 1:
-//                                       with priorities, tenants, deadlines and timeouts
+//     bursts REQUESTS ROUNDS ORDERED [LOG]    bursts of requests from one thread, for an engine that does nothing;
+//                                             ORDERED 1: with priorities, tenants, deadlines and timeouts
 #include <cstdio>
 #include <cstdlib>
 #include <vector>
@@ -18,7 +18,7 @@ int no_sync(void*) { return WW_OK; }
 
 }  // namespace
 
-int main(int, char** argv) {
+int main(int argc, char** argv) {
   const int requests = std::atoi(argv[1]), rounds = std::atoi(argv[2]);
   const bool ordered = std::atoi(argv[3]) != 0;
   ww::SchedulerConfig config{};
@@ -26,12 +26,11 @@ int main(int, char** argv) {
   config.max_num_queued_tokens = 1 << 30, config.block_size = 16, config.num_blocks = 64, config.max_model_len = 64;
   ww::LoopEngine engine;
   engine.native = {nullptr, no_step, no_sync};
-  ww::Loop loop(config, &engine, 1);
+  ww::Loop loop(config, &engine, 1, argc > 4 ? argv[4] : "");
   const int32_t prompt[4] = {1, 2, 3, 4};
   constexpr int64_t kHour = 3'600'000'000'000;
   ww::Events events;
-  std::vector<double> submitted, done;
-  int64_t steps = 0;
+  std::vector<double> done;
   for (int round = 0; round < rounds; ++round) {
     const int64_t begin = ww::now_ns();
     for (int i = 0; i < requests; ++i) {
@@ -44,7 +43,6 @@ int main(int, char** argv) {
       }
       if (loop.submit(prompt, 4, params) < 1) return 1;
     }
-    submitted.push_back(requests / static_cast<double>(ww::now_ns() - begin) * 1e9);
     for (int ended = 0; ended < requests;) {
       loop.wait_events(1000);
       loop.take_events(events);
@@ -54,11 +52,8 @@ int main(int, char** argv) {
       }
     }
     done.push_back(requests / static_cast<double>(ww::now_ns() - begin) * 1e9);
-    steps = loop.stats().scheduler.steps - steps;
   }
-  std::printf("{\"per_s\": [");
+  std::printf("[");
   for (size_t i = 0; i < done.size(); ++i) std::printf("%s%.0f", i ? ", " : "", done[i]);
-  std::printf("], \"submitted_per_s\": [");
-  for (size_t i = 0; i < submitted.size(); ++i) std::printf("%s%.0f", i ? ", " : "", submitted[i]);
-  std::printf("], \"last_steps\": %lld}\n", static_cast<long long>(steps));
+  std::printf("]\n");
 }

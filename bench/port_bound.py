@@ -35,9 +35,9 @@ PASS = {"avx512": 16, "avx2": 8, "shani": 4, "portable": 4}
 KINDS = (
     (r"sha256", "sha"),
     (r"v?p(srl|sll|ror|rol)", "shift"),
-    (r"v?(pshuf|palignr|punpck|pinsr)|vpbroadcastd +%[re]", "shuffle"),
+    (r"v?(pshuf|shufp|palignr|punpck|pinsr)|vpbroadcastd +%[re]", "shuffle"),
     (r"v?mov[dq] +(%[re]\w+,%xmm|%xmm\d+,%[re])", "shuffle"),
-    (r"v?p(add|sub|xor|and|or|ternlog|cmp|min|movmsk)|v?movmskps|v?(xor|and|or|andn)p[sd]", "alu"),
+    (r"v?p(add|sub|xor|and|or|ternlog|cmp|min|movmsk)|v?movmskps|vblendps|v?(xor|and|or|andn)p[sd]", "alu"),
 )
 # Ports of a kind of instruction, on Intel's cores since Ice Lake: port 1 takes no vector work beside 512-bit vectors.
 INTEL = {512: {"shift": "0", "alu": "05", "shuffle": "5"}, 256: {"shift": "01", "alu": "015", "shuffle": "15"}}

@@ -126,6 +126,57 @@ def test_engine_that_raises_fails_its_batch_alone(scheduler, engine):
     assert scheduler.submit([2], max_tokens=2).result(HANG_MS) == expected([2], 2)
 
 
+def test_a_callback_that_raises_or_is_slow_holds_nobody_up(scheduler, engine, caplog):
+    free, called = threading.Event(), []
+    scheduler.on_ends(lambda ends: 1 / 0)
+    slow = scheduler.submit([1], max_tokens=1)
+    slow.add_done_callback(lambda handle: free.wait(60))
+    broken = scheduler.submit([2], max_tokens=1)
+    broken.add_done_callback(lambda handle: handle.no_such_thing)
+    assert (slow.result(HANG_MS), broken.result(HANG_MS)) == ([1], [2])
+    assert scheduler.drain(HANG_MS)
+    last, told = scheduler.submit([3], max_tokens=2), threading.Event()
+    last.add_done_callback(lambda handle: (called.append(handle), told.set()))
+    assert last.result(HANG_MS) == expected([3], 2)
+    assert told.wait(60)
+    late = threading.Event()
+    last.add_done_callback(lambda handle: late.set())
+    assert late.wait(60), "one that comes too late is called at once"
+    assert called == [last]
+    assert not free.is_set(), "the slow one is still at it"
+    free.set()
+
+    def raised(kind):
+        return sum(record.exc_info[0] is kind for record in caplog.records)
+
+    deadline = time.monotonic() + 60
+    while not raised(AttributeError) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert raised(AttributeError) == 1
+    assert raised(ZeroDivisionError) >= 2
+
+
+def test_many_threads_wait_for_the_same_request(scheduler, engine):
+    def wait(i, handle, results):
+        tokens = [lambda: handle.result(HANG_MS), lambda: list(handle), lambda: asyncio.run(_await(handle))][i % 3]()
+        results.append(tokens)
+
+    for _ in range(50):
+        engine.gate.clear()
+        handle, results = scheduler.submit([1], max_tokens=3), []
+        threads = [threading.Thread(target=wait, args=(i, handle, results)) for i in range(12)]
+        for thread in threads:
+            thread.start()
+        engine.gate.set()
+        for thread in threads:
+            thread.join(60)
+        assert results == [expected([1], 3)] * 12
+
+
+async def _await(handle):
+    return await handle
+
+
 class Mute(Exception):
     def __str__(self):
         raise RuntimeError("no text")

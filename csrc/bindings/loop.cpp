@@ -5,11 +5,13 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <chrono>
 #include <limits>
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -170,16 +172,38 @@ class HeldLoop {
     return id;
   }
 
-  // Waits for events and gives them to their handles; first the ends go to the observers, so that who sees an end finds
-  // it counted. What now wants to be woken; None: closed, and all told.
+  // Waits for events and gives them to their handles. What now wants to be woken; None: closed, and all told.
   py::object deliver(int64_t timeout_ms, const py::list& observers) {
-    bool closed;
-    {
+    bool closed = false, wait = true;
+    do {
       py::gil_scoped_release release;
-      closed = !loop_->wait_events(timeout_ms);
-    }
+      if (wait) closed = !loop_->wait_events(timeout_ms);
+      else std::this_thread::sleep_for(std::chrono::microseconds(100));
+    } while (!(wait = !delivering_));  // by a cancel, whose observer has let go of the GIL
     if (closed) return py::none();
     loop_->take_events(events_);  // now: much may have come while this thread waited for the GIL
+    return give(observers);
+  }
+
+  // Who cancels also delivers, which costs less than to wake the thread that otherwise does. None: it was not live.
+  py::object cancel(uint64_t id, const py::list& observers) {
+    const bool was_live = loop_->cancel(id, delivering_ ? nullptr : &events_);
+    if (delivering_) return was_live ? py::object(py::list()) : py::none();
+    py::list waiters = give(observers);
+    return was_live ? py::object(waiters) : py::none();
+  }
+
+  Loop& loop() { return *loop_; }
+  size_t live() const { return handles_.size(); }
+
+ private:
+  // First the ends go to the observers, so that who sees an end finds it counted.
+  py::list give(const py::list& observers) {
+    const struct Delivering {
+      bool& flag;
+      explicit Delivering(bool& f) : flag(f) { flag = true; }
+      ~Delivering() { flag = false; }
+    } delivering(delivering_);
     py::list waiters;
     std::vector<py::tuple> ends;
     for (const EndEvent& e : events_.ends) ends.push_back(end_of(e));
@@ -206,10 +230,6 @@ class HeldLoop {
     return waiters;
   }
 
-  Loop& loop() { return *loop_; }
-  size_t live() const { return handles_.size(); }
-
- private:
   static void append(const py::object& list, const py::object& item) {
     if (PyList_Append(list.ptr(), item.ptr()) != 0) throw py::error_already_set();
   }
@@ -229,7 +249,8 @@ class HeldLoop {
   std::optional<Loop> loop_;
   std::unordered_map<uint64_t, py::object> handles_;
   std::vector<int32_t> prompt_;  // of the request that is being submitted
-  Events events_;                // that are being delivered, by the one thread that does
+  Events events_;                // that are being delivered
+  bool delivering_ = false;      // an observer may let go of the GIL meanwhile
 };
 
 py::dict stats_of(const LoopStats& s) {
@@ -257,7 +278,7 @@ void bind_loop(py::module_& m) {
       .def("submit", &HeldLoop::submit)
       .def("deliver", &HeldLoop::deliver)
       .def_property_readonly("live", &HeldLoop::live)
-      .def("cancel", [](HeldLoop& held, uint64_t id) { return held.loop().cancel(id); })
+      .def("cancel", &HeldLoop::cancel)
       .def("set_back", [](HeldLoop& held, std::shared_ptr<Back> back) { held.loop().set_back(std::move(back)); },
            NoGil(), py::arg("back").none(true))
       .def("set_back_mode", [](HeldLoop& held, const std::string& mode) { held.loop().set_back_mode(mode_of(mode)); },

@@ -361,10 +361,10 @@ void Loop::Impl::give_up(const std::string& why) {
 void Loop::Impl::idle(std::unique_lock<std::mutex>& lock, std::optional<Team>& team) {
   const uint32_t seen = calls.load();
   lock.unlock();
-  if (spins && spin_until([&] { return calls.load(std::memory_order_relaxed) != seen; })) return void(lock.lock());
-  team.reset();
+  team.reset();  // its helpers must not spin as well: who waits for an answer needs a core, too
+  const bool called = spins && spin_until([&] { return calls.load(std::memory_order_relaxed) != seen; });
   lock.lock();
-  work.wait(lock, [&] { return calls.load() != seen; });
+  if (!called) work.wait(lock, [&] { return calls.load() != seen; });
 }
 
 // Calls both shifts back from the back as it was, and waits until they have left it.
@@ -410,11 +410,13 @@ int64_t Loop::submit(const int32_t* tokens, int32_t n, const RequestParams& para
   return id;
 }
 
-bool Loop::cancel(uint64_t id) {
+bool Loop::cancel(uint64_t id, Events* into) {
+  if (into) into->clear();
   if (forked()) return false;
   Impl& m = *impl_;
   const auto lock = lock_soon(m.mutex);
   const bool was_live = m.core.cancel(now_ns(), id);
+  if (into) m.core.take_events(*into);
   m.tell();
   return was_live;
 }

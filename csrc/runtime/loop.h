@@ -50,7 +50,8 @@ class WW_API Loop {
 
   // Any thread may call these. After fork, the child's copy is closed: it does nothing and waits for nothing.
   int64_t submit(const int32_t* tokens, int32_t n, const RequestParams& params);  // an id, or a Reject
-  bool cancel(uint64_t id);
+  // `into`: gets all that has happened until then, as take_events() does, and who waits for events is not woken.
+  bool cancel(uint64_t id, Events* into = nullptr);
   // Returns when the old back has left its quantum. Null: no back.
   void set_back(std::shared_ptr<Back> back);
   // Returns when the back has left its quantum. Corun begins when the step in hand has ended. Throws

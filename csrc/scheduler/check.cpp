@@ -49,7 +49,7 @@ void Scheduler::check_queue() {
     require((r.timer_slot >= 0) == (r.params.timeout_ns != 0), "each timeout is armed");
     require(!r.params.timeout_ns || next_wakeup_ns() <= std::max(r.params.timeout_ns, timeouts_.time_ns()),
             "there is a wake-up for each timeout");
-    if (r.waits) tokens += static_cast<int64_t>(r.tokens.size());
+    if (r.waits) tokens += r.n_tokens;
     members.push_back(&r);
   });
   for (const int32_t seat : order_)  // ended in flight

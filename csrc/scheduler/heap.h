@@ -1,6 +1,6 @@
 // A binary min-heap whose items know their places in it (`item->place`), so that any of them can leave.
 //
-// O(log n); O(1) where an item goes in last, as a later deadline does, and on average where it leaves from anywhere.
+// O(log n).
 #pragma once
 
 #include <cstddef>
@@ -18,7 +18,6 @@ class Heap {
 
   bool empty() const { return nodes_.empty(); }
   const Node& top() const { return nodes_.front(); }
-  const std::vector<Node>& nodes() const { return nodes_; }
 
   void push(const Key& key, Item* item) {
     nodes_.push_back({key, item});

@@ -7,6 +7,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "scheduler/huge.h"
+
 namespace ww {
 
 template <class Item>  // has an `id` above 0
@@ -59,7 +61,7 @@ class IdTable {
     for (Item* item : items) place(item);
   }
 
-  std::vector<Slot> slots_ = std::vector<Slot>(64);
+  std::vector<Slot, HugeAllocator<Slot>> slots_{64};
   std::unordered_map<uint64_t, Item*> crowded_;
   size_t size_ = 0;
 };

@@ -79,7 +79,7 @@ void Overtakes::check() const {
 // admitted in order.
 void Tenant::push(Queued& q) {
   ++waiting;
-  if (q.deadline_ns) return deadlines.push({q.deadline_ns, q.id}, &q);
+  if (q.deadline_ns) return deadlines.push(q);
   Queued* after = tail;
   if (after && q.id < after->id)
     for (after = nullptr; (after ? after->next : head)->id < q.id;) after = after ? after->next : head;
@@ -91,7 +91,7 @@ void Tenant::push(Queued& q) {
 
 void Tenant::remove(Queued& q) {
   --waiting;
-  if (q.deadline_ns) return deadlines.remove(&q);
+  if (q.deadline_ns) return deadlines.left(q);
   (q.prev ? q.prev->next : head) = q.next;
   (q.next ? q.next->prev : tail) = q.prev;
   q.prev = q.next = nullptr;
@@ -149,8 +149,8 @@ void WaitingQueue::push(Queued& q) {
     if (level.waiting.empty()) waiting_levels_.emplace(level.priority, &level);
     level.waiting.push({tenant.counter, tenant.number}, &tenant);
   }
-  tenant.push(q);
   q.waits = true;
+  tenant.push(q);
   ++size_;
   if (!q.admitted) return overtakes_.arrived(q);
   preempted_.push_back(&q);
@@ -160,13 +160,13 @@ void WaitingQueue::push(Queued& q) {
 void WaitingQueue::unlink(Queued& q) {
   Tenant& tenant = *q.tenant;
   Level& level = *tenant.level;
+  q.waits = false;
   tenant.remove(q);
   if (tenant.waiting == 0) {
     level.waiting.remove(&tenant);
     level.last_left = &tenant;
     if (level.waiting.empty()) waiting_levels_.erase(level.priority);
   }
-  q.waits = false;
   --size_;
   if (!q.admitted) return;
   preempted_.erase(std::find(preempted_.begin(), preempted_.end(), &q));

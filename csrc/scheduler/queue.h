@@ -20,7 +20,9 @@
 #include <unordered_map>
 #include <vector>
 
+#include "scheduler/due.h"
 #include "scheduler/heap.h"
+#include "scheduler/huge.h"
 
 namespace ww {
 
@@ -39,7 +41,6 @@ struct Queued {
   int64_t deadline_ns = 0;  // 0: none
   Tenant* tenant = nullptr;
   Queued *prev = nullptr, *next = nullptr;  // neighbours in its tenant's line
-  size_t place = 0;                         // in its tenant's heap
   size_t position = 0;                      // in Overtakes
 };
 
@@ -65,17 +66,11 @@ class Overtakes {
   void advance();
   void squeeze();
 
-  std::vector<Entry> line_;
-  std::vector<int32_t> tree_;  // over line_'s marks; its size is what line_ may grow to
+  std::vector<Entry, HugeAllocator<Entry>> line_;
+  std::vector<int32_t, HugeAllocator<int32_t>> tree_;  // over line_'s marks; its size is what line_ may grow to
   size_t first_ = 0;           // the oldest that waits
   int64_t total_ = 0;          // marks in the tree
   int64_t after_first_ = 0;    // of them after first_
-};
-
-struct Due {  // the order within a tenant, for those with a deadline
-  int64_t deadline_ns;
-  uint64_t id;
-  auto operator<=>(const Due&) const = default;
 };
 
 struct Service {  // the order between tenants
@@ -92,11 +87,11 @@ struct Tenant {
   Level* level = nullptr;
   int64_t counter = 0;  // its virtual token counter
   int64_t waiting = 0, members = 0;  // of its requests; members: waiting or running
-  Heap<Due, Queued> deadlines;
+  DueHeap<Queued> deadlines;
   Queued *head = nullptr, *tail = nullptr;  // those without a deadline, in order of id
   size_t place = 0;                         // in its level's heap
 
-  Queued* first() const { return deadlines.empty() ? head : deadlines.top().item; }
+  Queued* first() const { return deadlines.empty() ? head : deadlines.top(); }
   void push(Queued& q);
   void remove(Queued& q);
 };

@@ -137,10 +137,7 @@ class Replayer {
     if (bits & 4) p.tenant = r.varint();
     if (bits & 8) p.deadline_ns = r.time_from(now_ns_);
     if (bits & 16) p.timeout_ns = r.time_from(now_ns_);
-    // A prompt beyond the model's length is rejected unread.
-    if (n <= scheduler_->config().max_model_len && static_cast<size_t>(std::max(n, 0)) > prompt_.size())
-      prompt_.resize(static_cast<size_t>(n), kPlainToken);
-    const int64_t id = scheduler_->submit(now_ns_, prompt_.data(), n, p);
+    const int64_t id = scheduler_->submit(now_ns_, nullptr, n, p);
     if (id > 0) request_of_.push_back(out_.served.requests.size());
     out_.served.arrived(now_ns_, n, 0, id);
   }
@@ -183,7 +180,7 @@ class Replayer {
   std::unique_ptr<Scheduler> scheduler_;
   const ww_batch* batch_ = nullptr;
   int64_t now_ns_ = 0, scheduled_ns_ = 0;
-  std::vector<int32_t> prompt_, next_token_;
+  std::vector<int32_t> next_token_;
   std::vector<size_t> request_of_{0};  // by id
   Events events_;
 };

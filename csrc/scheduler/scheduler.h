@@ -26,6 +26,7 @@
 #include <vector>
 
 #include "scheduler/cost.h"
+#include "scheduler/huge.h"
 #include "scheduler/ids.h"
 #include "scheduler/queue.h"
 #include "scheduler/wheel.h"
@@ -154,7 +155,8 @@ class WW_API Scheduler {
   const Events& events() const { return events_; }
   SchedulerCounters counters() const;
   uint64_t decision_hash() const { return hash_; }
-  // No engine reads the batches: they say how many tokens each sequence has, not which, nor in which blocks.
+  // Before the first request: no engine will read the batches. They say how many tokens each sequence has, not which,
+  // nor in which blocks, and submit() takes null for its tokens.
   void plan_only() { fills_ = false; }
   // Records every call that changes the state (log.h), from the first on. Throws std::runtime_error.
   void record(const std::string& path);
@@ -168,15 +170,16 @@ class WW_API Scheduler {
 
  private:
   static constexpr int32_t kNone = -1;
-  static constexpr size_t kRequestsAtOnce = 64;
+  static constexpr size_t kLeastRequests = 64, kMostRequests = 1 << 14;  // that get their memory at once
   // Up to so many, prompt and output get their memory at once, and leave it to the next request.
   static constexpr int64_t kFewTokens = 64;
 
   // What only changes when a request moves; what every step touches is in its seat.
   struct Request : Queued, Timer {
-    std::vector<int32_t> tokens;  // prompt, then output; while seated with room for all of it
+    std::vector<int32_t> tokens;  // prompt, then output; while seated with room for all of it. Empty in plan_only()
     RequestParams params{};
     int32_t n_prompt = 0;
+    int32_t n_tokens = 0;       // prompt and output, as of when it last had no seat
     int32_t n_prompt_done = 0;  // counted in prompt_tokens
     int32_t seat = kNone;
     int64_t submitted_ns = 0, first_token_ns = -1;
@@ -196,7 +199,7 @@ class WW_API Scheduler {
     return static_cast<int32_t>((tokens + config_.block_size - 1) / config_.block_size);
   }
   int32_t length(const Request& r) const {  // tokens known: prompt, and output so far
-    return r.seat == kNone ? static_cast<int32_t>(r.tokens.size()) : seat_at(r.seat).total;
+    return r.seat == kNone ? r.n_tokens : seat_at(r.seat).total;
   }
   int32_t todo(int32_t seat) const {  // tokens to compute before the next output
     return seat_at(seat).total - seat_at(seat).computed;
@@ -250,7 +253,9 @@ class WW_API Scheduler {
   bool draining_ = false;
   bool fills_ = true;  // batches are filled for an engine
 
-  std::vector<std::unique_ptr<Request[]>> requests_;  // kRequestsAtOnce each
+  // Never moved: as many again each time, within bounds.
+  std::vector<std::vector<Request, HugeAllocator<Request>>> requests_;
+  size_t n_requests_ = 0;
   std::vector<Request*> free_requests_;
   IdTable<Request> live_;  // those that have not ended
   uint64_t last_id_ = 0;

@@ -34,8 +34,6 @@ class Simulation {
   Simulation(const SchedulerConfig& config, const SimArrivals& arrivals, const SimCost& cost, int devices)
       : arrivals_(arrivals), cost_(cost), random_(cost.seed), next_token_(static_cast<size_t>(config.max_num_seqs)) {
     for (int i = 0; i < devices; ++i) devices_.push_back(std::make_unique<Device>(config));
-    const int32_t* longest = std::max_element(arrivals.prompt_tokens, arrivals.prompt_tokens + arrivals.n);
-    if (arrivals.n > 0) prompt_.resize(static_cast<size_t>(*longest));
     result_.served.requests.reserve(static_cast<size_t>(arrivals.n));
   }
 
@@ -77,7 +75,7 @@ class Simulation {
     params.tenant = arrivals_.tenant ? arrivals_.tenant[i] : 0;
     params.deadline_ns = from_now(arrivals_.deadline_ns);
     params.timeout_ns = from_now(arrivals_.timeout_ns);
-    const int64_t id = d.scheduler.submit(now_ns, prompt_.data(), n, params);
+    const int64_t id = d.scheduler.submit(now_ns, nullptr, n, params);
     result_.served.arrived(now_ns, n, static_cast<int32_t>(least - devices_.begin()), id);
     if (id < 0) return;
     d.request_of.push_back(static_cast<int64_t>(i));
@@ -125,7 +123,7 @@ class Simulation {
   const SimCost& cost_;
   uint64_t random_;
   std::vector<std::unique_ptr<Device>> devices_;
-  std::vector<int32_t> prompt_, next_token_;  // all 0
+  std::vector<int32_t> next_token_;  // all 0
   int64_t arrived_ = 0;
   Events events_;
   SimResult result_;

@@ -110,7 +110,7 @@ void Scheduler::admit_waiting() {
       claimed_ -= todo(order_.back());
       preempt_last();
     }
-    waiting_tokens_ -= static_cast<int64_t>(r.tokens.size());
+    waiting_tokens_ -= r.n_tokens;
     queue_.admit(r);
     take_seat(r);
     claimed_ += todo(r.seat);
@@ -124,7 +124,7 @@ int32_t Scheduler::victims_for(const Request& r) const {
     if (!displaceable(order_[i], r.priority)) break;
     if (todo(order_[i]) > 1) claimed -= todo(order_[i]);
   }
-  const auto needed = blocks_for(static_cast<int64_t>(r.tokens.size()));
+  const int32_t needed = blocks_for(r.n_tokens);
   auto blocks = static_cast<int64_t>(free_blocks_.size()), seats = static_cast<int64_t>(free_seats_.size());
   int32_t n = 0;
   for (size_t i = order_.size(); claimed >= config_.max_num_batched_tokens || seats < 1 || blocks < needed; ++n) {
@@ -139,8 +139,6 @@ int32_t Scheduler::victims_for(const Request& r) const {
 // ---- Seats and blocks --------------------------------------------------------------------------------------------
 
 void Scheduler::take_seat(Request& r) {
-  const int32_t total = length(r);
-  r.tokens.resize(static_cast<size_t>(r.n_prompt) + static_cast<size_t>(r.params.max_tokens));
   r.seat = free_seats_.back();
   free_seats_.pop_back();
   Seat& s = seat_at(r.seat);
@@ -150,20 +148,22 @@ void Scheduler::take_seat(Request& r) {
   s.n_prompt = r.n_prompt;
   seat_sampling_[static_cast<size_t>(r.seat)] = r.params.sampling;
   s.computed = 0;
-  s.total = total;
-  s.left = r.n_prompt + r.params.max_tokens - total;
-  s.text = r.tokens.data();
-  s.last_token = s.text[total - 1];
+  s.total = r.n_tokens;
+  s.left = r.n_prompt + r.params.max_tokens - s.total;
+  if (fills_) {
+    r.tokens.resize(static_cast<size_t>(r.n_prompt) + static_cast<size_t>(r.params.max_tokens));
+    s.text = r.tokens.data();
+    s.last_token = s.text[s.total - 1];
+  }
   s.stop = r.params.stop_token_id;
   s.ended = false;
   ++s.tenancy;
   sampled_ += !plain_greedy(r.params.sampling);
   s.n_blocks = blocks_for(s.total);
-  int32_t* blocks = blocks_of(r.seat);
-  for (int32_t i = 0; i < s.n_blocks; ++i) {
-    blocks[i] = s.last_block = free_blocks_.back();
-    free_blocks_.pop_back();
-  }
+  const auto taken = free_blocks_.end() - s.n_blocks;
+  std::reverse_copy(taken, free_blocks_.end(), blocks_of(r.seat));
+  s.last_block = *taken;
+  free_blocks_.erase(taken, free_blocks_.end());
   const auto place = std::upper_bound(order_.begin(), order_.end(), r,
                                       [&](const Request& a, int32_t seat) { return runs_before(a, at(seat)); });
   order_.insert(place, r.seat);
@@ -174,10 +174,13 @@ void Scheduler::leave_seat(int32_t seat) {
   Request& r = at(seat);
   sampled_ -= !plain_greedy(r.params.sampling);
   const int32_t* blocks = blocks_of(seat);
-  for (int32_t i = s.n_blocks; i-- > 0;) free_blocks_.push_back(blocks[i]);
+  const size_t n_free = free_blocks_.size();
+  free_blocks_.resize(n_free + static_cast<size_t>(s.n_blocks));
+  std::reverse_copy(blocks, blocks + s.n_blocks, free_blocks_.begin() + static_cast<std::ptrdiff_t>(n_free));
   s.n_blocks = 0;
   free_seats_.push_back(seat);
-  r.tokens.resize(static_cast<size_t>(s.total));
+  r.n_tokens = s.total;
+  if (fills_) r.tokens.resize(static_cast<size_t>(s.total));
   r.seat = kNone;
 }
 
@@ -304,8 +307,8 @@ void Scheduler::accept(int32_t seat, int32_t token, int64_t now_ns) {
     return;
   }
   if (s.total == s.n_prompt) at(seat).first_token_ns = now_ns;
-  s.text[s.total++] = token;
-  s.last_token = token;
+  if (fills_) s.text[s.total] = s.last_token = token;
+  ++s.total;
   ++counters_.output_tokens;
   *s.charge += kOutputTokenCharge;
   events_.tokens.push_back({s.id, now_ns, token});

@@ -16,8 +16,9 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from itertools import accumulate, pairwise
-from math import isqrt
 from pathlib import Path
+
+from fips180 import HASH_BITS, HEADER_BITS, INIT, PAD_ONE, K
 
 # A schedule word: a number, or where it is in memory: "...{1to16}" where it is the same in all lanes.
 Word = int | str
@@ -36,22 +37,6 @@ WORD16, WORD17, WORD18, WORD19, WORD31, WORD32, TARGET_TOP = range(76, 104, 4)
 VERSIONS = 32 * 4
 ROWS_START, ROWS_START_SUM, ROWS_TARGET_TOP = 8 * VERSIONS, 16 * VERSIONS, 19 * VERSIONS + TARGET_TOP - WORD16
 SUMS = 256 * 4  # from one round's row of K + W to the next one's
-
-
-def cube_root(n: int) -> int:
-    root = round(n ** (1 / 3))
-    while root**3 > n:
-        root -= 1
-    while (root + 1) ** 3 <= n:
-        root += 1
-    return root
-
-
-# FIPS 180-4, 4.2.2 and 5.3.3: the fractions of the first primes' cube roots and square roots.
-PRIMES = [n for n in range(2, 312) if all(n % k for k in range(2, isqrt(n) + 1))]
-K = [cube_root(p << 96) % 2**32 for p in PRIMES]
-INIT = [isqrt(p << 64) % 2**32 for p in PRIMES[:8]]
-PAD_ONE, HEADER_BITS, HASH_BITS = 1 << 31, 640, 256
 
 
 def rotr(x: int, n: int) -> int:

@@ -30,7 +30,8 @@ struct UnsupportedIsa : std::invalid_argument {
   using std::invalid_argument::invalid_argument;
 };
 
-// Kernels this machine has and that passed their self-test, the fastest first: measured once, for some milliseconds.
+// Kernels this machine has and that passed their self-test, the fastest first, each in the faster of its ways: measured
+// once, for some milliseconds.
 WW_API const std::vector<const Kernel*>& usable_kernels();
 
 // The kernel of that name; "": $WATTWORK_ISA if that is set, or else the fastest. Throws UnsupportedIsa for a name

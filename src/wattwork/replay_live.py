@@ -26,6 +26,7 @@ from wattwork.trace import SizedTrace, Trace, size_trace
 from wattwork.work import Work
 
 if TYPE_CHECKING:
+    from wattwork.engines import StepEngine
     from wattwork.scheduler import SchedulerConfig
 
 WARM_UP_S, SOLO_S = 0.3, 1.5  # of hashing alone
@@ -103,9 +104,7 @@ def play(
             solo = 0.0
             if job is not None:
                 progress("hashing alone", 0.0)
-                device.switch("hash")
-                device.run(WARM_UP_S)
-                solo = device.run(SOLO_S, tick=_ticker(progress, "hashing alone", SOLO_S)).hashes_per_s or 0.0
+                solo = solo_hashes_per_s(device, _ticker(progress, "hashing alone", SOLO_S))
             device.switch("infer")
             tick = _ticker(progress, "the engine's capacity", CAPACITY_S)
             capacity_tok_s = solo_capacity_tok_s(device, trace, engine.config, tick)
@@ -113,29 +112,52 @@ def play(
             trace, capacity_tok_s=capacity_tok_s, window_s=seconds, context=engine.config.context, load=load
         )
         config = scheduler_config(engine)
-        with tempfile.TemporaryDirectory() as folder:
-            log = Path(folder) / LOG_NAME
-            tick = _ticker(progress, "playing the trace", sized.duration_s)
-            with Scheduler(config, engine, job, threads=threads or default_threads(), record=log) as scheduler:
-                time.sleep(WARM_UP_S)
-                begin_s, before = time.perf_counter(), job.units if job else 0
-                begun = scheduler.stats()
-                run_trace(scheduler, sized.trace, engine.config.vocab, sized.duration_s, tick)
-                scheduler.set_back(None)
-                took_s, stats = time.perf_counter() - begin_s, scheduler.stats()
-            run = replay(log, slo=slo)
-        harvest = None
-        if job is not None:
-            count = stats.yields - begun.yields
-            harvest = Harvest(
-                hashes=job.units - before,
-                seconds=took_s,
-                solo_hashes_per_s=solo,
-                idle_s=took_s - (run.virtual_s - run.metrics["idle_s"]),
-                busy_s=(stats.back_busy_ns - begun.back_busy_ns) / 1e9,
-                yields=yields_of(stats.yield_times_ns[-count:] if count else (), count),
-            )
+        tick = _ticker(progress, "playing the trace", sized.duration_s)
+        run, harvest = play_once(sized, config, engine, job, threads=threads, solo=solo, slo=slo, tick=tick)
     return Played(run, sized, config, harvest)
+
+
+def play_once(
+    sized: SizedTrace,
+    config: SchedulerConfig,
+    engine: StepEngine,
+    job: Job | None,
+    *,
+    threads: int | None,
+    solo: float,
+    slo: SLO,
+    tick: Callable[[], None],
+) -> tuple[Replay, Harvest | None]:
+    """Play a sized trace to the engine, the job behind it; `solo` is what the job does alone, in hashes per second."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / LOG_NAME
+        with Scheduler(config, engine, job, threads=threads or default_threads(), record=log) as scheduler:
+            time.sleep(WARM_UP_S)
+            begin_s, before = time.perf_counter(), job.units if job else 0
+            begun = scheduler.stats()
+            run_trace(scheduler, sized.trace, engine.config.vocab, sized.duration_s, tick)
+            scheduler.set_back(None)
+            took_s, stats = time.perf_counter() - begin_s, scheduler.stats()
+        run = replay(log, slo=slo)
+    if job is None:
+        return run, None
+    count = stats.yields - begun.yields
+    harvest = Harvest(
+        hashes=job.units - before,
+        seconds=took_s,
+        solo_hashes_per_s=solo,
+        idle_s=took_s - (run.virtual_s - run.metrics["idle_s"]),
+        busy_s=(stats.back_busy_ns - begun.back_busy_ns) / 1e9,
+        yields=yields_of(stats.yield_times_ns[-count:] if count else (), count),
+    )
+    return run, harvest
+
+
+def solo_hashes_per_s(device: Device, tick: Callable[[], None] = lambda: None) -> float:
+    """The rate of what is bound to the device, alone."""
+    device.switch("hash")
+    device.run(WARM_UP_S)
+    return device.run(SOLO_S, tick=tick).hashes_per_s or 0.0
 
 
 def measure_cost(trace: Trace, *, model: str, threads: int | None, progress: Progress) -> CostModel:

@@ -85,11 +85,12 @@ class FallbackLoop:
                 self._told.notify_all()  # deliver keeps the time
             return id
 
-    def cancel(self, id: int) -> bool:
+    def cancel(self, id: int, _observers: object) -> list[Waiter] | None:
+        """None: it was not live. The native loop delivers here, and so may have to wake somebody."""
         with self._lock:
             was_live = self._core.cancel(time.monotonic_ns(), id)
             self._tell()
-            return was_live
+            return [] if was_live else None
 
     def set_back(self, back: Any) -> None:
         with self._lock:

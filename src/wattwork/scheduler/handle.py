@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import os
 import threading
 from _thread import LockType, allocate_lock
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from typing import TYPE_CHECKING, Any, Union
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, TypeVar, Union
 
 from wattwork.errors import RequestFailed
 from wattwork.latency import Timing
@@ -16,15 +20,17 @@ from wattwork.scheduler.twin import EndEvent, Events, Outcome
 if TYPE_CHECKING:
     from wattwork.scheduler.live import Scheduler
 
+T = TypeVar("T")
+
 _REASONS: dict[int, str] = {
     Outcome.CANCELLED: "the request was cancelled; submit it again if its output is wanted after all.",
     Outcome.TIMED_OUT: "the request timed out; give it more time or the scheduler less work.",
 }
 
 
-# Who waits for a handle: a lock that is held until then; or a future of an asyncio loop, with the handle whose outcome
-# it gets (None: it gets None).
-Waiter = Union[LockType, "tuple[asyncio.Future[Any], Handle | None]"]
+# Who waits for a handle: a lock that is held until then; a future of an asyncio loop, with the handle whose outcome it
+# gets (None: it gets None); or a callback.
+Waiter = Union[LockType, "tuple[asyncio.Future[Any], Handle | None]", "partial[None]"]
 _FINISHED = int(Outcome.FINISHED)
 
 
@@ -56,11 +62,30 @@ def wake(waiters: list[Waiter]) -> None:
     for waiter in waiters:
         if isinstance(waiter, LockType):
             waiter.release()
+        elif isinstance(waiter, partial):
+            _callers().submit(waiter)
         else:
             of_loop.setdefault(waiter[0].get_loop(), []).append(waiter)
     for loop, futures in of_loop.items():
         with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody waits any more
             loop.call_soon_threadsafe(_settle, futures)
+
+
+@cache
+def _callers() -> ThreadPoolExecutor:
+    """Callbacks have threads of their own, so that a slow one is in nobody's way."""
+    return ThreadPoolExecutor(thread_name_prefix="wattwork-callback")
+
+
+os.register_at_fork(after_in_child=_callers.cache_clear)
+
+
+def guarded(callback: Callable[[T], object], argument: T) -> None:
+    """Call it. What it raises goes to the log of `logging`."""
+    try:
+        callback(argument)
+    except Exception:
+        logging.getLogger("wattwork").exception("the callback %r raised", callback)
 
 
 def _settle(futures: list[tuple[asyncio.Future[Any], Handle | None]]) -> None:
@@ -69,13 +94,10 @@ def _settle(futures: list[tuple[asyncio.Future[Any], Handle | None]]) -> None:
             continue
         if handle is None:
             future.set_result(None)
-            continue
-        try:
-            tokens = handle._outcome_tokens()
-        except RequestFailed as error:
-            future.set_exception(error)
+        elif failure := handle._failure():
+            future.set_exception(failure)
         else:
-            future.set_result(tokens)
+            future.set_result(handle._tokens.copy())
 
 
 class Handle:
@@ -117,6 +139,18 @@ class Handle:
         times = tuple(t / 1e9 for t in times_ns)
         submitted_ns = end[4] if end else self._submitted_ns
         return Timing(submitted_ns / 1e9, times, end[6] / 1e9 if end else None)
+
+    def add_done_callback(self, callback: Callable[[Handle], object]) -> None:
+        """Call `callback(handle)` on another thread once it has ended, or now if it has.
+
+        One that is slow or raises (the log of `logging` tells of it) is in nobody's way.
+        """
+        call = partial(guarded, callback, self)
+        self._on_end.append(call)
+        if self._end is not None:
+            with contextlib.suppress(ValueError):  # else who delivers has it
+                self._on_end.remove(call)
+                _callers().submit(call)
 
     def cancel(self) -> bool:
         """End it as cancelled, wherever it is; False if it had ended already. Nothing more of it is executed."""
@@ -167,13 +201,18 @@ class Handle:
                 return
 
     def _outcome_tokens(self) -> list[int]:
+        if failure := self._failure():
+            raise failure
+        return self._tokens.copy()
+
+    def _failure(self) -> RequestFailed | None:
+        """None if it finished. Once it has ended."""
         assert self._end is not None
         outcome, message = self._end[1], self._end[7]
         if outcome == _FINISHED:
-            return self._tokens.copy()
-        raise RequestFailed(
-            Outcome(outcome).name.lower(), _REASONS.get(outcome) or f"the engine's step failed: {message.rstrip('.')}."
-        )
+            return None
+        reason = _REASONS.get(outcome) or f"the engine's step failed: {message.rstrip('.')}."
+        return RequestFailed(Outcome(outcome).name.lower(), reason)
 
     def _wait(self, waiters: list[Waiter], ready: Callable[[], bool], timeout_ms: float | None) -> None:
         self._scheduler._check_process()

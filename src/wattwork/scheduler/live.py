@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,7 +21,7 @@ from wattwork.engines.base import StepEngine
 from wattwork.errors import DeadlineInfeasible, InvalidInput, QueueFull, WattworkError, whole
 from wattwork.machine import check_threads, default_threads
 from wattwork.scheduler.config import BACK_MODES, BackMode, Sampling, SchedulerConfig, Stats
-from wattwork.scheduler.handle import Handle, wake
+from wattwork.scheduler.handle import Handle, Waiter, guarded, wake
 from wattwork.scheduler.twin import EndEvent, Reject
 
 _NOT_PLAIN = int(Reject.NOT_PLAIN)
@@ -88,11 +88,15 @@ class _Courier:
 
     def _carry(self, loop: Any) -> None:
         while (waiters := loop.deliver(3_600_000, self.observers)) is not None:
-            if waiters:
-                wake(waiters)
-            if not loop.live:
-                with self.idle:
-                    self.idle.notify_all()
+            self.wake(loop, waiters)
+
+    def wake(self, loop: Any, waiters: list[Waiter]) -> None:
+        """Wake those who wait for what was delivered."""
+        if waiters:
+            wake(waiters)
+        if not loop.live:
+            with self.idle:
+                self.idle.notify_all()
 
 
 def _shut_down(loop: Any, courier: threading.Thread, born: int) -> None:
@@ -270,8 +274,8 @@ class Scheduler:
         return 0 if self._back is None else int(self._back.units)
 
     def on_ends(self, observe: Callable[[list[EndEvent]], object]) -> None:
-        """Call this with the requests that ended, in batches, on the courier's thread; it must not raise or wait."""
-        self._courier.observers.append(observe)
+        """Call this with the requests that ended, in batches, on the courier's thread; it must not wait."""
+        self._courier.observers.append(partial(guarded, observe))
 
     def close(self) -> None:
         """End the step or quantum in hand, cancel what is left, stop the threads. May be called again."""
@@ -290,7 +294,11 @@ class Scheduler:
 
     def _cancel(self, id: int) -> bool:
         self._check_process()
-        return bool(self._loop.cancel(id))
+        waiters = self._loop.cancel(id, self._courier.observers)
+        if waiters is None:
+            return False
+        self._courier.wake(self._loop, waiters)
+        return True
 
     def _check_mode(self, mode: str) -> None:
         if mode not in BACK_MODES:
