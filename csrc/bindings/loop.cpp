@@ -235,9 +235,10 @@ class HeldLoop {
   }
   // The waiters are taken after what they wait for was written: one that comes later finds it there.
   static void collect(const py::object& handle, const py::object& name, py::list& waiters) {
-    const py::list mine = handle.attr(name);
+    const py::object mine = handle.attr(name);
+    if (!PyList_CheckExact(mine.ptr())) return;  // nobody iterates it
     const auto n = PyList_GET_SIZE(mine.ptr());
-    for (py::ssize_t i = 0; i < n; ++i) waiters.append(mine[i]);
+    for (py::ssize_t i = 0; i < n; ++i) waiters.append(py::reinterpret_borrow<py::object>(PyList_GET_ITEM(mine.ptr(), i)));
     if (n > 0 && PyList_SetSlice(mine.ptr(), 0, n, nullptr) != 0) throw py::error_already_set();
   }
 

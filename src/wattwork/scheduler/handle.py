@@ -32,6 +32,7 @@ _REASONS: dict[int, str] = {
 # gets (None: it gets None); or a callback.
 Waiter = Union[LockType, "tuple[asyncio.Future[Any], Handle | None]", "partial[None]"]
 _FINISHED = int(Outcome.FINISHED)
+_first_iterator = threading.Lock()
 
 
 def deliver(live: dict[int, Handle], events: Events) -> list[Waiter]:
@@ -42,11 +43,11 @@ def deliver(live: dict[int, Handle], events: Events) -> list[Waiter]:
         if handle := live.get(id):
             handle._tokens.append(token)
             handle._times_ns.append(time_ns)
-            _move(handle._on_token, waiters)
+            _move(handle._token_waiters(), waiters)
     for end in ends:
         if handle := live.pop(end[0], None):
             handle._end = end
-            _move(handle._on_token, waiters)
+            _move(handle._token_waiters(), waiters)
             _move(handle._on_end, waiters)
     return waiters
 
@@ -116,7 +117,7 @@ class Handle:
         self._end: EndEvent | None = None
         # Woken once, at the next token or the end; and at the end. Who enlists looks afterwards, once more, whether
         # what it waits for is there; who delivers writes first, and takes the waiters then: so nobody is forgotten.
-        self._on_token: list[Waiter] = []
+        self._on_token: list[Waiter] | tuple[()] = ()  # a list once somebody iterates
         self._on_end: list[Waiter] = []
 
     def __repr__(self) -> str:
@@ -167,7 +168,7 @@ class Handle:
         n = 0
         while True:
             if self._end is None and n == len(self._tokens):
-                self._wait(self._on_token, lambda: len(self._tokens) > n, None)  # noqa: B023
+                self._wait(self._token_waiters(), lambda: len(self._tokens) > n, None)  # noqa: B023
             while n < len(self._tokens):
                 yield self._tokens[n]
                 n += 1
@@ -190,7 +191,7 @@ class Handle:
             if self._end is None and n == len(self._tokens):
                 self._scheduler._check_process()
                 future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                self._on_token.append((future, None))
+                self._token_waiters().append((future, None))
                 if self._end is None and n == len(self._tokens):
                     await future
             while n < len(self._tokens):
@@ -213,6 +214,13 @@ class Handle:
             return None
         reason = _REASONS.get(outcome) or f"the engine's step failed: {message.rstrip('.')}."
         return RequestFailed(Outcome(outcome).name.lower(), reason)
+
+    def _token_waiters(self) -> list[Waiter]:
+        if isinstance(self._on_token, tuple):
+            with _first_iterator:
+                if isinstance(self._on_token, tuple):
+                    self._on_token = []
+        return self._on_token
 
     def _wait(self, waiters: list[Waiter], ready: Callable[[], bool], timeout_ms: float | None) -> None:
         self._scheduler._check_process()

@@ -191,15 +191,19 @@ class Scheduler:
         now_ns = time.monotonic_ns()
         deadline_ns = 0 if deadline_ms is None else _at_ns("deadline_ms", deadline_ms, now_ns)
         timeout_ns = 0 if timeout_ms is None else _at_ns("timeout_ms", timeout_ms, now_ns)
-        rest = _tenant_number(tenant), deadline_ns, timeout_ns
+        owner = _tenant_number(tenant) if tenant else _NOBODY
         handle = Handle(self, now_ns)
-        id = self._loop.submit(handle, tokens, max_tokens, stop_token_id, sampling, priority, *rest)
+        id = self._loop.submit(
+            handle, tokens, max_tokens, stop_token_id, sampling, priority, owner, deadline_ns, timeout_ns
+        )
         if id == _NOT_PLAIN:
             prompt = _as_prompt(tokens, self._vocab)
             max_tokens = _within("max_tokens", max_tokens, 1, "a number from 1 to 2^31 - 1")
             stop_token_id = _within("stop_token_id", stop_token_id, -1, "a token id, or -1 for none")
             priority = _within("priority", priority, -(2**31), "a number from -2^31 to 2^31 - 1")
-            id = self._loop.submit(handle, prompt, max_tokens, stop_token_id, sampling, priority, *rest)
+            id = self._loop.submit(
+                handle, prompt, max_tokens, stop_token_id, sampling, priority, owner, deadline_ns, timeout_ns
+            )
         if id < 0:
             error, message = _REJECTIONS[id]
             raise error(message)
@@ -330,6 +334,9 @@ class Scheduler:
 def _tenant_number(tenant: str) -> int:
     """The state machine's number for a tenant: a hash, since a table of names would only ever grow."""
     return int.from_bytes(hashlib.blake2b(tenant.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+_NOBODY = _tenant_number("")
 
 
 def _within(name: str, value: int, least: int, rule: str) -> int:
