@@ -3,6 +3,7 @@
 
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
+#include <structmember.h>
 
 #include <algorithm>
 #include <chrono>
@@ -214,38 +215,48 @@ class HeldLoop {
     for (const TokenEvent& e : events_.tokens)
       if (const auto found = handles_.find(e.id); found != handles_.end()) {
         const py::object& handle = found->second;
-        append(handle.attr(names_.tokens), py::int_(e.token));
-        append(handle.attr(names_.times_ns), py::int_(e.time_ns));
-        collect(handle, names_.on_token, waiters);
+        append(slots_.tokens.in(handle), py::int_(e.token));
+        append(slots_.times_ns.in(handle), py::int_(e.time_ns));
+        collect(slots_.on_token.in(handle), waiters);
       }
     for (size_t i = 0; i < ends.size(); ++i) {
       const auto found = handles_.find(events_.ends[i].id);
       if (found == handles_.end()) continue;
       const py::object handle = std::move(found->second);
       handles_.erase(found);
-      handle.attr(names_.end) = ends[i];
-      collect(handle, names_.on_token, waiters);
-      collect(handle, names_.on_end, waiters);
+      Py_SETREF(slots_.end.in(handle), ends[i].release().ptr());
+      collect(slots_.on_token.in(handle), waiters);
+      collect(slots_.on_end.in(handle), waiters);
     }
     return waiters;
   }
 
-  static void append(const py::object& list, const py::object& item) {
-    if (PyList_Append(list.ptr(), item.ptr()) != 0) throw py::error_already_set();
+  static void append(PyObject* list, const py::object& item) {
+    if (PyList_Append(list, item.ptr()) != 0) throw py::error_already_set();
   }
   // The waiters are taken after what they wait for was written: one that comes later finds it there.
-  static void collect(const py::object& handle, const py::object& name, py::list& waiters) {
-    const py::object mine = handle.attr(name);
-    if (!PyList_CheckExact(mine.ptr())) return;  // nobody iterates it
-    const auto n = PyList_GET_SIZE(mine.ptr());
-    for (py::ssize_t i = 0; i < n; ++i) waiters.append(py::reinterpret_borrow<py::object>(PyList_GET_ITEM(mine.ptr(), i)));
-    if (n > 0 && PyList_SetSlice(mine.ptr(), 0, n, nullptr) != 0) throw py::error_already_set();
+  static void collect(PyObject* mine, py::list& waiters) {
+    if (!PyList_CheckExact(mine)) return;  // nobody iterates it
+    const auto n = PyList_GET_SIZE(mine);
+    for (py::ssize_t i = 0; i < n; ++i) waiters.append(py::reinterpret_borrow<py::object>(PyList_GET_ITEM(mine, i)));
+    if (n > 0 && PyList_SetSlice(mine, 0, n, nullptr) != 0) throw py::error_already_set();
   }
 
+  // One of a handle's __slots__, without a search for its name.
+  struct Slot {
+    py::ssize_t at;
+    explicit Slot(const char* name) {
+      const py::object member = py::module_::import("wattwork.scheduler.handle").attr("Handle").attr(name);
+      if (!Py_IS_TYPE(member.ptr(), &PyMemberDescr_Type)) throw std::logic_error("a handle has slots");
+      at = reinterpret_cast<PyMemberDescrObject*>(member.ptr())->d_member->offset;
+    }
+    PyObject*& in(const py::object& handle) const {
+      return *reinterpret_cast<PyObject**>(reinterpret_cast<char*>(handle.ptr()) + at);
+    }
+  };
   const struct {
-    py::object tokens = py::str("_tokens"), times_ns = py::str("_times_ns"), end = py::str("_end"),
-               on_token = py::str("_on_token"), on_end = py::str("_on_end");
-  } names_;
+    Slot tokens{"_tokens"}, times_ns{"_times_ns"}, end{"_end"}, on_token{"_on_token"}, on_end{"_on_end"};
+  } slots_;
   const int64_t vocab_;
   std::optional<Loop> loop_;
   std::unordered_map<uint64_t, py::object> handles_;

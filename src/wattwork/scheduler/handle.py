@@ -61,12 +61,12 @@ def wake(waiters: list[Waiter]) -> None:
     """Wake them all: each event loop once."""
     of_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Handle | None]]] = {}
     for waiter in waiters:
-        if isinstance(waiter, LockType):
-            waiter.release()
+        if isinstance(waiter, tuple):
+            of_loop.setdefault(waiter[0].get_loop(), []).append(waiter)
         elif isinstance(waiter, partial):
             _callers().submit(waiter)
         else:
-            of_loop.setdefault(waiter[0].get_loop(), []).append(waiter)
+            waiter.release()
     for loop, futures in of_loop.items():
         with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody waits any more
             loop.call_soon_threadsafe(_settle, futures)
