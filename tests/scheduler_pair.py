@@ -6,6 +6,7 @@ import numpy as np
 
 from wattwork._native import HAVE_CORE, core
 from wattwork.scheduler import Sampling
+from wattwork.scheduler.log import replay as replay_twin
 from wattwork.scheduler.twin import Outcome, Reject, SchedulerTwin, to_batch
 
 ARRAYS = ("tokens", "q_start", "ctx_len", "block_table", "slot_map", "want_logits", "sampling")
@@ -38,6 +39,21 @@ class Pair:
         self.submitted, self.ended, self.outputs = {}, {}, {}
         self.kv = {}  # by slot: the hash of all tokens up to the one whose KV is there
         self.charge_bound = 2 * config.max_num_seqs * config.max_model_len  # the header's U
+
+    def record(self, folder):
+        self.logs = [folder / type(machine).__name__ for machine in self.machines]
+        for machine, log in zip(self.machines, self.logs, strict=True):
+            machine.record(str(log))
+
+    def check_recording(self):
+        """End it: both wrote the same bytes, and both decide the same again, without a token."""
+        assert not any(machine.stop_recording() for machine in self.machines)
+        data = self.logs[0].read_bytes()
+        assert all(log.read_bytes() == data for log in self.logs)
+        for replay in (replay_twin, *([core.replay] if HAVE_CORE else [])):
+            _, _, counters, hash, _, cut_at, differs_at = replay(data, False)
+            assert (hash, cut_at, differs_at) == (self.twin.decision_hash, -1, -1)
+            assert counters == self.twin.counters()
 
     def both(self, method, *args):
         """Call both; they must answer the same, and all that holds must hold after."""

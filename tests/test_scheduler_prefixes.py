@@ -216,6 +216,7 @@ def test_sharing_makes_room():
         p.submit(33, 3, family=1)
     assert len(step(p)) == 8
     assert count(p, "kv_blocks_used") == 8 + 8
+    assert count(p, "prompt_tokens") + count(p, "prefix_shared_tokens") == 8 * 33
 
 
 def test_contents_are_compared_not_hashes():

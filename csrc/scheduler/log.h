@@ -1,7 +1,7 @@
 // The log of a scheduler: every call that changed its state, and a replay that decides the same again.
 //
 // What is recorded is what the decisions depend on: lengths, not tokens; of a step's tokens only which were missing or
-// ended an output. The file: 8 bytes "wwlog\r\n" and the version, then blocks of
+// ended an output; of equal prefixes only who shared one with whom. The file: 8 bytes "wwlog\r\n" and the version, then blocks of
 //
 //     payload length: varint | payload: whole records | CRC-32 of the payload (zlib's): u32
 //

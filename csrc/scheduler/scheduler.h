@@ -195,7 +195,7 @@ class WW_API Scheduler {
     RequestParams params{};
     int32_t n_prompt = 0;
     int32_t n_tokens = 0;       // prompt and output, as of when it last had no seat
-    int32_t n_prompt_done = 0;  // counted in prompt_tokens
+    int32_t n_prompt_done = 0;  // of the prompt: counted in prompt_tokens, or shared when first needed
     int32_t seat = kNone;
     int64_t submitted_ns = 0, first_token_ns = -1;
   };
@@ -234,7 +234,7 @@ class WW_API Scheduler {
   // The one place that decides the order among the running.
   bool runs_before(const Request& a, const Request& b) const;
   void grow_decodes();
-  bool grow(int32_t seat);        // false: the sequence itself had to give up its blocks
+  bool grow(int32_t seat);        // one block more; false: the sequence itself had to give up its blocks
   bool may_hold() const;          // what waits may wait for more to share its batch, until:
   int64_t delay_end_ns() const;
   Release reason() const;

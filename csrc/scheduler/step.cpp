@@ -73,19 +73,20 @@ bool Scheduler::runs_before(const Request& a, const Request& b) const {
 void Scheduler::grow_decodes() {
   claimed_ = 0;
   for (size_t i = 0; i < order_.size(); ++i) {  // order_ may lose its tail meanwhile
-    const int32_t n = todo(order_[i]);
-    if (n > 1 || grow(order_[i])) claimed_ += n;
+    const Seat& s = seat_at(order_[i]);
+    const int32_t n = s.total - s.computed;
+    const bool fits = s.n_blocks * int64_t{config_.block_size} >= s.total;  // as a prefill does
+    if (fits || grow(order_[i])) claimed_ += n;
   }
 }
 
 bool Scheduler::grow(int32_t seat) {
-  Seat& s = seat_at(seat);
-  if (s.n_blocks * int64_t{config_.block_size} >= s.total) return true;
   if (free_blocks_.empty()) {
     const bool itself = order_.back() == seat;
     preempt_last();
     if (itself) return false;
   }
+  Seat& s = seat_at(seat);
   s.last_block = free_blocks_.back();
   blocks_of(seat)[s.n_blocks++] = s.last_block;
   free_blocks_.pop_back();
