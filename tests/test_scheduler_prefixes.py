@@ -156,8 +156,8 @@ def test_a_preempted_donor_comes_back_onto_its_own_prefix():
     assert count(p, "prompt_tokens") == 10 + 2 + 3, "each once, however often recomputed"
 
 
-def test_a_preempted_request_shares_its_output_with_nobody_by_chance():
-    """Decodes outgrow the pool: the victim comes back, and finds what its donor still holds."""
+def test_a_preempted_sharer_comes_back_onto_what_its_donor_holds():
+    """Decodes outgrow the pool."""
     p = pair(num_blocks=6, max_num_seqs=2)
     p.submit(9, 14, family=1)
     step(p)
@@ -219,8 +219,27 @@ def test_sharing_makes_room():
     assert count(p, "prompt_tokens") + count(p, "prefix_shared_tokens") == 8 * 33
 
 
-def test_contents_are_compared_not_hashes():
-    """Prefixes that differ in one token anywhere; Python's hash(-1) == hash(-2), and small ones collide in a bucket."""
+def test_equal_hashes_are_told_apart():
+    """Two prompts of which the first block has one 64-bit hash in the core, found by its arithmetic."""
+    tokens = np.random.default_rng(1).integers(0, 2**31, (2, 1 << 20), dtype=np.uint64)
+    hashes = np.uint64(2**32 - 1)  # -1 as u32: it begins a sequence
+    for of_all in tokens:
+        hashes = (hashes ^ of_all) * np.uint64(0x9E3779B97F4A7C15)
+        hashes ^= hashes >> np.uint64(32)
+    high = hashes >> np.uint64(31)  # what the third token cannot make up for
+    order = np.argsort(high)
+    at = np.flatnonzero(np.diff(high[order]) == 0)[0]
+    i, j = order[at : at + 2]
+    a = [*tokens[:, i].tolist(), 5, 9]
+    b = [*tokens[:, j].tolist(), 5 ^ int(hashes[i] ^ hashes[j]), 9]
+    p = pair(block_size=3)
+    for prompt, shared in ((a, 0), (b, 0), (a, 3), (b, 3)):
+        p.submit(prompt, 40)
+        assert step(p)[p.twin.last_id] == (shared, 4)
+
+
+def test_prompts_of_two_tokens_find_their_own():
+    """Many prefixes that differ in one token anywhere; `Pair` knows whose KV each row should find."""
     p = pair(block_size=2, num_blocks=2000, max_num_seqs=64, max_num_batched_tokens=640)
     rng = np.random.default_rng(1)
     for _ in range(60):
