@@ -1,9 +1,12 @@
 """The C++ state machine and its twin side by side: each gets every call, and after each the invariants are checked."""
 
+from collections import Counter
+
 import numpy as np
 
 from wattwork._native import HAVE_CORE, core
 from wattwork.scheduler import Sampling
+from wattwork.scheduler.log import replay as replay_twin
 from wattwork.scheduler.twin import Outcome, Reject, SchedulerTwin, to_batch
 
 ARRAYS = ("tokens", "q_start", "ctx_len", "block_table", "slot_map", "want_logits", "sampling")
@@ -34,7 +37,23 @@ class Pair:
         self.now_ns = self.calls = self.missed = 0
         self.rows = []
         self.submitted, self.ended, self.outputs = {}, {}, {}
+        self.kv = {}  # by slot: the hash of all tokens up to the one whose KV is there
         self.charge_bound = 2 * config.max_num_seqs * config.max_model_len  # the header's U
+
+    def record(self, folder):
+        self.logs = [folder / type(machine).__name__ for machine in self.machines]
+        for machine, log in zip(self.machines, self.logs, strict=True):
+            machine.record(str(log))
+
+    def check_recording(self):
+        """End it: both wrote the same bytes, and both decide the same again, without a token."""
+        assert not any(machine.stop_recording() for machine in self.machines)
+        data = self.logs[0].read_bytes()
+        assert all(log.read_bytes() == data for log in self.logs)
+        for replay in (replay_twin, *([core.replay] if HAVE_CORE else [])):
+            _, _, counters, hash, _, cut_at, differs_at = replay(data, False)
+            assert (hash, cut_at, differs_at) == (self.twin.decision_hash, -1, -1)
+            assert counters == self.twin.counters()
 
     def both(self, method, *args):
         """Call both; they must answer the same, and all that holds must hold after."""
@@ -44,8 +63,14 @@ class Pair:
         self.check()
         return answers[0]
 
-    def submit(self, n, max_tokens, *, stop=-1, hot=False, priority=0, tenant=0, deadline_in=0, timeout_in=0):
-        tokens = np.arange(n, dtype=np.int32) + 100 * n
+    def submit(
+        self, n, max_tokens, *, stop=-1, hot=False, priority=0, tenant=0, deadline_in=0, timeout_in=0, family=None
+    ):
+        """`n`: how many tokens, or those themselves. Prompts of one `family` begin alike."""
+        if isinstance(n, int):
+            tokens = np.arange(n, dtype=np.int32) + 100 * (n if family is None else family)
+        else:
+            tokens, n = np.array(n, np.int32), len(n)
         sampling = Sampling(temperature=0.5, top_k=3, seed=n) if hot else None
         deadline_ns, timeout_ns = (self.now_ns + t if t else 0 for t in (deadline_in, timeout_in))
         self.submitted[len(self.submitted) + 1] = (deadline_ns, timeout_ns)
@@ -85,9 +110,26 @@ class Pair:
         assert len(set(ids)) == len(ids) <= c.max_num_seqs
         assert sum(n for _, n in self.rows) <= c.max_num_batched_tokens
         assert not any(id in self.ended for id in ids), "what has ended is not executed"
+        self._check_contents()
         self._check_work_goes_on()
         self._check_order(before)
         return bool(self.rows)
+
+    def _check_contents(self):
+        """Each row finds the KV of its own tokens before those it computes, whoever computed it, and writes to blocks
+        that are its own."""
+        size, written = self.config.block_size, {}
+        for request, n in self.rows:
+            prefix = 0
+            for position, token in enumerate(request.tokens[: request.computed + n]):
+                slot, prefix = request.blocks[position // size] * size + position % size, hash((prefix, token))
+                if position < request.computed:
+                    assert self.kv[slot] == prefix
+                else:
+                    assert self.twin.prefixes.holders[slot // size] == 1
+                    assert slot not in written
+                    written[slot] = prefix
+        self.kv |= written
 
     def _check_work_goes_on(self):
         twin, queue = self.twin, self.twin.queue
@@ -99,7 +141,8 @@ class Pair:
             assert not twin.draining
         elif queue:
             head, budget = queue.head(), self.config.max_num_batched_tokens
-            fits = -(-len(head.tokens) // self.config.block_size) <= len(twin.free)
+            shared = len(twin.prefixes.chain(head.tokens))
+            fits = -(-len(head.tokens) // self.config.block_size) - shared <= len(twin.free)
             seat = len(twin.running) < self.config.max_num_seqs
             used = sum(n for _, n in self.rows)
             assert not (fits and seat) or used == budget, "the head is admitted if it fits"
@@ -148,8 +191,7 @@ class Pair:
             assert self.core.counters() == twin.counters()
             assert self.core.decision_hash == twin.decision_hash
             assert self.core.next_wakeup_ns() <= max(twin.next_wakeup_ns(), self.now_ns), "wake-ups are armed"
-        free, owned = list(twin.free), [b for r in twin.running for b in r.blocks]
-        assert sorted(free + owned) == list(range(self.config.num_blocks))
+        self._check_blocks()
         assert sum(twin.releases) == twin.steps
         for r in twin.live.values():
             assert r.overtakes <= self.config.max_overtakes, "nobody is overtaken more often"
@@ -158,6 +200,26 @@ class Pair:
             for (priority, _), counter in queue.counters.items():
                 assert counter - queue.floor(priority) <= self.charge_bound, "tenants stay together"
         self._check_events()
+
+    def _check_blocks(self):
+        running, prefixes, size = self.twin.running, self.twin.prefixes, self.config.block_size
+        holders = Counter(block for r in running for block in r.blocks)
+        assert sorted([*self.twin.free, *holders]) == list(range(self.config.num_blocks)), "free and held are all"
+        assert [holders[block] for block in range(self.config.num_blocks)] == prefixes.holders
+        assert set(prefixes.content_of) <= set(holders)
+        assert prefixes.block_of == {content: block for block, content in prefixes.content_of.items()}
+        assert self.config.enable_prefix_sharing or not prefixes.block_of
+        for r in running:
+            assert holders[r.blocks[-1]] == 1, "the last block is a sequence's own"
+            before = -1
+            for i, block in enumerate(r.blocks):
+                if content := prefixes.content_of.get(block):
+                    assert content == (before, tuple(r.tokens[i * size : (i + 1) * size]))
+                    assert (i + 1) * size <= r.computed, "what is entered is computed"
+                    assert before < 0 or before in prefixes.content_of, "and so is what comes before"
+                else:
+                    assert holders[block] == 1, "only what is entered is shared"
+                before = block
 
     def _check_events(self):
         events = [machine.take_events() for machine in self.machines]

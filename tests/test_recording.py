@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ CONFIG = SchedulerConfig(
     max_num_seqs=4, max_num_batched_tokens=8, max_num_queued_reqs=20, block_size=4, num_blocks=12, max_model_len=40
 )
 HANG_MS = 60_000  # a guard, not a measure
+SHARING = replace(CONFIG, enable_prefix_sharing=True)
 REPLAYS = [replay_twin, *([core.replay] if HAVE_CORE else [])]
 
 
@@ -71,9 +73,10 @@ def live_run(path, config=CONFIG):
         return scheduler.stats()
 
 
-def test_a_live_run_is_replayed_decision_for_decision(tmp_path):
+@pytest.mark.parametrize("config", [CONFIG, SHARING], ids=["", "sharing"])
+def test_a_live_run_is_replayed_decision_for_decision(tmp_path, config):
     path = tmp_path / "run.wwlog"
-    stats = live_run(path)
+    stats = live_run(path, config)
     run = replay(path, slo=ww.SLO(ttft_ms=HANG_MS))
     assert (run.decision_hash, run.note) == (stats.decision_hash, "")
     counted = {outcome: int((run.requests["outcome"] == outcome).sum()) for outcome in Outcome}
@@ -154,14 +157,18 @@ def random_walk(machine, path, operations, seed=5):
 WALK = SchedulerConfig(3, 6, 8, 100, 2, 20, 30, max_queue_delay_us=50_000, max_overtakes=2)
 
 
-def test_both_machines_write_the_same_bytes_and_replay_each_others(tmp_path):
-    hash = random_walk(SchedulerTwin(WALK), tmp_path / "twin", 3000)
+@pytest.mark.parametrize("sharing", [False, True])
+def test_both_machines_write_the_same_bytes_and_replay_each_others(tmp_path, sharing):
+    """All prompts begin alike."""
+    config = replace(WALK, enable_prefix_sharing=sharing)
+    hash = random_walk(SchedulerTwin(config), tmp_path / "twin", 3000)
     data = (tmp_path / "twin").read_bytes()
     answer = both(data)
     assert (answer[3], *answer[5:]) == (hash, -1, -1)
-    assert answer[2]["steps"] > 300
+    assert answer[2]["steps"] > 250
+    assert (answer[2]["prefix_shared_tokens"] > 300) == sharing
     if HAVE_CORE:
-        assert random_walk(core.SchedulerCore(WALK), tmp_path / "core", 3000) == hash
+        assert random_walk(core.SchedulerCore(config), tmp_path / "core", 3000) == hash
         assert (tmp_path / "core").read_bytes() == data
 
 
@@ -205,19 +212,22 @@ def blocks(*payloads):
     return MAGIC + b"".join(bytes([len(p)]) + p + zlib.crc32(p).to_bytes(4, "little") for p in payloads)
 
 
-CONFIG_RECORD = bytes([0, 4, 8, 20, 100, 4, 12, 40, 0, 9])
+CONFIG_RECORD = bytes([0, 4, 8, 20, 100, 4, 12, 40, 0, 9, 0])
+SUBMIT_RECORD = b"\x01\x02\x02\x04\x00"
 
 
 @pytest.mark.parametrize(
     "records",
     [
-        b"\x09\x00",  # no such record
+        b"\x0a\x00",  # no such record
         b"\x00" + CONFIG_RECORD[1:],  # a second config
         b"\x05\x02\x00",  # an end of no step
         b"\x06\x02",
         b"\x01\x02\x02",  # half a submit
         b"\x01\x02\x02\x04\x00\x04\x02\x00\x00\x04\x02",  # a step inside a step
         b"\x02" + b"\xff" * 11,  # a number without an end
+        b"\x09\x01\x01",  # half a share
+        SUBMIT_RECORD + b"\x09\x01\x01\x01" + b"\x04\x02\x00\x00",  # a share where nothing is shared
     ],
 )
 def test_records_that_make_no_sense_end_the_replay(records):
@@ -227,15 +237,72 @@ def test_records_that_make_no_sense_end_the_replay(records):
 
 def test_rows_that_are_not_there():
     for row in (2, 200):
-        log = blocks(CONFIG_RECORD, b"\x01\x02\x02\x04\x00")
+        log = blocks(CONFIG_RECORD, SUBMIT_RECORD)
         with_step = SchedulerTwin(SchedulerConfig(4, 8, 20, 100, 4, 12, 40, 0, 9))
         with_step.submit(1, [0], 2)
         with_step.schedule(2)
         schedule = b"\x04\x02" + (with_step.decision_hash & 0xFFFF).to_bytes(2, "little")
         complete = b"\x05\x02\x01" + (bytes([row << 1]) if row < 64 else bytes([row << 1 & 0x7F | 0x80, row >> 6]))
-        answer = both(blocks(CONFIG_RECORD, b"\x01\x02\x02\x04\x00", schedule, complete))
+        answer = both(blocks(CONFIG_RECORD, SUBMIT_RECORD, schedule, complete))
         assert answer[5] > len(log)
         assert answer[2]["steps"] == 1
+
+
+SHARE = (3, 2, 3)  # what is shared below
+
+
+def share_with(path, written):
+    """A log in which the third request shares three blocks of the second, though `written` is said instead."""
+    machine = SchedulerTwin(replace(SHARING, max_num_seqs=2, max_num_batched_tokens=20))
+    machine.record(str(path))
+    write = machine.log.share
+    machine.log.share = lambda *share: [write(*w) for w in written] if share == SHARE else pytest.fail(str(share))
+    machine.submit(1, [5] * 3, 2)
+    machine.submit(1, [6] * 11, 9)
+    for now_ns in range(2, 10):
+        if now_ns == 3:
+            machine.submit(3, [6] * 20, 1)
+            machine.submit(3, [7] * 6, 1)
+        rows = len(machine.schedule(now_ns))
+        machine.complete(now_ns, [6] * rows)
+    assert machine.prefix_shared_tokens == 12
+    machine.stop_recording()
+    return path.read_bytes()
+
+
+def test_a_share_that_is_told(tmp_path):
+    answer = both(share_with(tmp_path / "log", [SHARE]))
+    assert (*answer[5:], answer[2]["prefix_shared_tokens"]) == (-1, -1, 12)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        [(3, 9, 2)],  # no such donor
+        [(3, 0, 2)],
+        [(3, 1, 2)],  # one that has ended
+        [(3, 3, 2)],  # one that waits
+        [(3, 4, 1)],
+        [(3, 2, 4)],  # of which not so much is computed
+        [(3, 2, 5)],  # the whole prompt
+        [(3, 2, 0)],
+        [(3, 2, 2**31 - 1)],
+        [(3, 2, 2**40)],
+        [(2, 2, 2)],  # for one that runs
+        [(4, 2, 1)],  # out of order
+        [SHARE, SHARE],
+        [SHARE, (4, 2, 1), (8, 2, 2)],
+    ],
+)
+def test_a_share_that_cannot_be_is_damage(tmp_path, written):
+    answer = both(share_with(tmp_path / "log", written))
+    assert answer[5] >= 0
+    assert answer[6] == -1
+
+
+@pytest.mark.parametrize("written", [[], [(3, 2, 2)]])
+def test_another_share_is_another_decision(tmp_path, written):
+    assert both(share_with(tmp_path / "log", written))[6] == 3
 
 
 def test_a_decision_that_differs_is_named_by_its_step(tmp_path):
@@ -261,7 +328,7 @@ def test_a_decision_that_differs_is_named_by_its_step(tmp_path):
 def test_what_is_no_log_is_said(tmp_path):
     with pytest.raises(InvalidInput, match="cannot be read: No such file"):
         replay(tmp_path / "none")
-    for data in (b"", b"TIMESTAMP,ContextTokens", MAGIC, MAGIC[:-1] + b"\x07"):
+    for data in (b"", b"TIMESTAMP,ContextTokens", MAGIC, MAGIC[:-1] + b"\x01", MAGIC[:-1] + b"\x07"):
         (tmp_path / "log").write_bytes(data)
         with pytest.raises(InvalidInput, match=r"is not a log that this version of wattwork can replay \((not|no) "):
             replay(tmp_path / "log")

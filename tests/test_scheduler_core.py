@@ -26,6 +26,7 @@ REQUEST = st.fixed_dictionaries(
         "tenant": st.integers(0, 3),
         "deadline_in": LATER_NS,
         "timeout_in": LATER_NS,
+        "family": st.integers(0, 2),
     }
 )
 
@@ -43,9 +44,10 @@ class Machine(RuleBasedStateMachine):
         length=st.integers(8, 24),
         delay=st.sampled_from(DELAYS_US),
         overtakes=st.sampled_from(OVERTAKES),
+        share=st.booleans(),
     )
-    def make(self, *, seqs, extra, queued, queued_tokens, block, blocks, length, delay, overtakes):
-        bounds = (seqs, seqs + extra, queued, queued_tokens, block, blocks, length, delay, overtakes)
+    def make(self, *, seqs, extra, queued, queued_tokens, block, blocks, length, delay, overtakes, share):
+        bounds = (seqs, seqs + extra, queued, queued_tokens, block, blocks, length, delay, overtakes, share)
         self.pair = Pair(SchedulerConfig(*bounds))
 
     @rule(requests=st.lists(REQUEST, min_size=1, max_size=6))
@@ -135,6 +137,7 @@ def random_config(rng):
         max_model_len=rng.randint(8, 28),
         max_queue_delay_us=rng.choice(DELAYS_US),
         max_overtakes=rng.choice(OVERTAKES),
+        enable_prefix_sharing=rng.random() < 0.7,
     )
 
 
@@ -152,6 +155,7 @@ def operate(pair, rng):
             tenant=rng.randint(0, 3),
             deadline_in=rng.choice((0, 0, rng.randint(1, 20_000))),
             timeout_in=rng.choice((0, 0, rng.randint(1, 20_000))),
+            family=rng.randint(0, 2),
         )
     elif what < 0.40:
         pair.cancel(rng.randint(1, pair.twin.last_id + 1))
@@ -168,20 +172,24 @@ def operate(pair, rng):
 
 
 @pytest.mark.parametrize("which", ["fixed", "fresh"])
-def test_random_walks_are_the_same_in_both(which):
-    """With the two machines above, some 10^5 operations, all invariants checked after each."""
+def test_random_walks_are_the_same_in_both(which, tmp_path):
+    """With the two machines above, some 10^5 operations, all invariants checked after each; all of it replayed."""
     rng = random.Random(20 if which == "fixed" else FRESH_SEED)
-    preemptions = missed = timed_out = calls = 0
+    preemptions = missed = timed_out = shared = calls = 0
     while calls < 50_000:
         pair = Pair(random_config(rng))
+        pair.record(tmp_path)
         for _ in range(1000):
             operate(pair, rng)
         pair.drain()
+        pair.check_recording()
         calls += pair.calls
         preemptions += pair.twin.preemptions
         missed += pair.missed
         timed_out += pair.twin.outcomes[Outcome.TIMED_OUT]
+        shared += pair.twin.prefix_shared_tokens
     assert min(preemptions, missed, timed_out) > 50
+    assert shared > 300
 
 
 def config(**changes):

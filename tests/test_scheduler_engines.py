@@ -6,7 +6,7 @@ import pytest
 from wattwork.engines.base import ModelConfig
 from wattwork.engines.numpy_engine import NumPyEngine
 from wattwork.errors import InvalidInput, RequestFailed
-from wattwork.scheduler import Scheduler, SchedulerConfig
+from wattwork.scheduler import Sampling, Scheduler, SchedulerConfig
 
 MODEL = ModelConfig("test", 2, 64, 4, 2, 16, 96, 211, 128, 1e4)
 HANG_MS = 120_000
@@ -26,12 +26,12 @@ def engine(request):
     engine.close()
 
 
-def run(engine, requests, **bounds):
+def run(engine, requests, sampling=None, **bounds):
     """The requests' outputs and the scheduler's counters, in a KV pool of 12 blocks."""
     assert engine.alloc_kv(1 << 20) >= 12
     config = SchedulerConfig(**bounds, block_size=16, num_blocks=12, max_model_len=128)
     with Scheduler(config, engine) as scheduler:
-        handles = [scheduler.submit(prompt, max_tokens=n) for prompt, n in requests]
+        handles = [scheduler.submit(prompt, max_tokens=n, sampling=sampling) for prompt, n in requests]
         return [handle.result(HANG_MS) for handle in handles], scheduler.stats()
 
 
@@ -44,6 +44,26 @@ def test_any_schedule_gives_the_same_tokens(engine):
     assert [len(tokens) for tokens in crowd] == [n for _, n in requests]
     if engine.caps.batch_invariant:
         assert crowd == alone
+
+
+def test_shared_prefixes_give_the_same_tokens(engine):
+    """Few prefixes, in a pool so small that sharers and donors are preempted. The penalty looks back at the prefix."""
+    rng = np.random.default_rng(6)
+    prefixes = [rng.integers(0, MODEL.vocab, 50) for _ in range(2)]
+    requests = [(prefixes[0], 30), (prefixes[0][:48], 30), (prefixes[0], 30)]
+    for i in range(16):
+        own = rng.integers(0, MODEL.vocab, rng.integers(1, 9))
+        requests.append((np.concatenate([prefixes[i % 2][: rng.integers(10, 51)], own]), 40))
+    bounds = {"max_num_seqs": 6, "max_num_batched_tokens": 64}
+    for sampling in (None, Sampling(repetition_penalty=1.3, temperature=0.7, top_k=9, seed=4)):
+        apart, stats = run(engine, requests, sampling=sampling, **bounds)
+        assert stats.prefix_shared_tokens == 0
+        shared, stats = run(engine, requests, sampling=sampling, **bounds, enable_prefix_sharing=True)
+        assert stats.prefix_shared_tokens > 16
+        assert stats.num_preemptions > 0
+        assert [len(tokens) for tokens in shared] == [n for _, n in requests]
+        if engine.caps.batch_invariant:
+            assert shared == apart
 
 
 def test_prompt_beyond_the_vocabulary_is_refused(engine):

@@ -138,6 +138,15 @@ def test_the_core_and_the_twin_agree(requests, devices, delay_us, jitter, seed):
     assert (run.requests["outcome"] >= 0).all(), "each ends"
 
 
+def test_a_simulation_has_no_contents_to_share(monkeypatch):
+    played = trace((0, 20, 5), (0, 20, 5), (2, 20, 5))
+    bounds = {"max_num_seqs": 2, "max_num_batched_tokens": 8, "block_size": 2, "num_blocks": 40}
+    run = simulate(played, SchedulerConfig(**bounds), COST)
+    sharing = SchedulerConfig(**bounds, enable_prefix_sharing=True)
+    same(run, simulate(played, sharing, COST))
+    same(run, twin(monkeypatch, played, sharing, COST))
+
+
 def test_metrics_are_numpys():
     rng = np.random.default_rng(3)
     rows = np.zeros(50, REQUEST)

@@ -25,7 +25,7 @@ SchedulerConfig config_of(const py::object& c) {
           c.attr("max_num_queued_reqs").cast<int32_t>(), c.attr("max_num_queued_tokens").cast<int64_t>(),
           c.attr("block_size").cast<int32_t>(),          c.attr("num_blocks").cast<int32_t>(),
           c.attr("max_model_len").cast<int32_t>(),       c.attr("max_queue_delay_us").cast<int64_t>(),
-          c.attr("max_overtakes").cast<int32_t>()};
+          c.attr("max_overtakes").cast<int32_t>(),        c.attr("enable_prefix_sharing").cast<bool>()};
 }
 
 py::dict counters_of(const SchedulerCounters& c) {
@@ -37,6 +37,7 @@ py::dict counters_of(const SchedulerCounters& c) {
   d["num_queued_tokens"] = c.queued_tokens;
   d["steps"] = c.steps;
   d["prompt_tokens"] = c.prompt_tokens;
+  d["prefix_shared_tokens"] = c.prefix_shared_tokens;
   d["output_tokens"] = c.output_tokens;
   d["num_preemptions"] = c.preemptions;
   d["kv_blocks_used"] = c.kv_blocks_used;

@@ -20,12 +20,12 @@ void Scheduler::check() {
 }
 
 void Scheduler::check_seats() const {
-  std::vector<uint8_t> owned(static_cast<size_t>(config_.num_blocks));
-  const auto own = [&](int32_t block) {
+  std::vector<int32_t> holders(static_cast<size_t>(config_.num_blocks)), free(holders);
+  const auto count = [&](std::vector<int32_t>& of, int32_t block) {
     require(block >= 0 && block < config_.num_blocks, "a block is one of the pool's");
-    require(!owned[static_cast<size_t>(block)]++, "no block is owned twice");
+    ++of[static_cast<size_t>(block)];
   };
-  for (const int32_t block : free_blocks_) own(block);
+  for (const int32_t block : free_blocks_) count(free, block);
   const Request* last = nullptr;
   for (const int32_t seat : order_) {
     const Seat& s = seat_at(seat);
@@ -34,11 +34,38 @@ void Scheduler::check_seats() const {
     require(!last || runs_before(*last, r), "the running are in order");
     require(s.computed < s.total && s.total <= s.n_blocks * int64_t{config_.block_size} + 1,
             "a sequence's blocks hold all its tokens but the newest");
-    for (int32_t i = 0; i < s.n_blocks; ++i) own(blocks_of(seat)[i]);
+    for (int32_t i = 0; i < s.n_blocks; ++i) count(holders, blocks_of(seat)[i]);
     last = &r;
   }
-  require(std::count(owned.begin(), owned.end(), 1) == config_.num_blocks, "free and owned make up all blocks");
+  for (int32_t block = 0; block < config_.num_blocks; ++block) {
+    const int32_t held = holders[static_cast<size_t>(block)];
+    require(free[static_cast<size_t>(block)] == (held == 0), "a block is either free, once, or held");
+    require(prefixes_ ? held == prefixes_->holders(block) : held <= 1, "a block's holders are counted");
+  }
+  if (prefixes_) check_prefixes();
   require(order_.size() + free_seats_.size() == static_cast<size_t>(config_.max_num_seqs), "seats add up");
+}
+
+// Of each sequence the first blocks are entered: full, computed, and found under what its tokens say.
+void Scheduler::check_prefixes() const {
+  std::vector<uint8_t> met(static_cast<size_t>(config_.num_blocks));
+  for (const int32_t seat : order_) {
+    const Seat& s = seat_at(seat);
+    const int32_t* blocks = blocks_of(seat);
+    const int32_t n = entered_[static_cast<size_t>(seat)].n, size = config_.block_size;
+    require(prefixes_->holders(blocks[s.n_blocks - 1]) == 1, "the last block is a sequence's own");
+    for (int32_t i = 0; fills_ && i < s.n_blocks; ++i) {
+      require(prefixes_->entered(blocks[i]) == (i < n), "of each sequence, the first blocks are entered");
+      require(i < n || prefixes_->holders(blocks[i]) == 1, "only what is entered is shared");
+      if (i >= n) continue;
+      require((i + 1) * int64_t{size} <= s.computed, "what is entered is computed");
+      const int32_t before = i > 0 ? blocks[i - 1] : kNone;
+      require(prefixes_->find(before, s.text + int64_t{i} * size) == blocks[i], "an entry is what its holders hold");
+      met[static_cast<size_t>(blocks[i])] = 1;
+    }
+  }
+  for (int32_t block = 0; block < config_.num_blocks; ++block)
+    require(prefixes_->entered(block) == (met[static_cast<size_t>(block)] != 0), "what is entered is held");
 }
 
 void Scheduler::check_queue() {

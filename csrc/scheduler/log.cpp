@@ -40,7 +40,8 @@ LogWriter::LogWriter(const std::string& path, const SchedulerConfig& c)
   open_record(LogOp::config);
   for (const int64_t field : {int64_t{c.max_num_seqs}, int64_t{c.max_num_batched_tokens}, int64_t{c.max_num_queued_reqs},
                               c.max_num_queued_tokens, int64_t{c.block_size}, int64_t{c.num_blocks},
-                              int64_t{c.max_model_len}, c.max_queue_delay_us, int64_t{c.max_overtakes}})
+                              int64_t{c.max_model_len}, c.max_queue_delay_us, int64_t{c.max_overtakes},
+                              int64_t{c.enable_prefix_sharing}})
     varint(static_cast<uint64_t>(field));
   flush();
 }
@@ -71,6 +72,13 @@ void LogWriter::expire(int64_t now_ns) { open_record(LogOp::expire, now_ns); }
 void LogWriter::schedule(int64_t now_ns, uint64_t hash) {
   open_record(LogOp::schedule, now_ns);
   fixed(hash, 2);
+}
+
+void LogWriter::share(const PrefixShare& share) {
+  open_record(LogOp::share);
+  varint(share.id);
+  varint(share.donor);
+  varint(static_cast<uint64_t>(share.n_blocks));
 }
 
 void LogWriter::complete(int64_t now_ns, const std::vector<uint64_t>& exceptions) {

@@ -1,13 +1,13 @@
 // The log of a scheduler: every call that changed its state, and a replay that decides the same again.
 //
 // What is recorded is what the decisions depend on: lengths, not tokens; of a step's tokens only which were missing or
-// ended an output. The file: 8 bytes "wwlog\r\n" and the version, then blocks of
+// ended an output; of equal prefixes only who shared one with whom. The file: 8 bytes "wwlog\r\n" and the version, then blocks of
 //
 //     payload length: varint | payload: whole records | CRC-32 of the payload (zlib's): u32
 //
 // A block is written when it has 32 KiB, when a record comes a second after the last block, and at the end; so a log
 // that was cut off anywhere replays up to its last whole block. A record: one byte, the time in ns since the record
-// before (signed varint; not in config, drain and end), and
+// before (signed varint; not in config, drain, end and share), and
 //
 //     0 config    each field of SchedulerConfig, in order: varint
 //     1 submit    prompt tokens, max_tokens: signed varint; bits: 1 stop token, 2 priority, 4 tenant, 8 deadline,
@@ -19,6 +19,8 @@
 //     6 fail
 //     7 drain     1 or 0
 //     8 end       the decision hash: u64. The last record of a log that is complete
+//     9 share     id, donor, how many blocks: varints. Before the schedule in which that request was admitted onto the
+//                 first blocks of the donor (of those that ran and held the last of them, the first)
 //
 // Times are from 0 to 2^62 ns. Fixed-size numbers are little-endian, varints LEB128, signed ones zigzag. src/wattwork/scheduler/log.py is the same.
 #pragma once
@@ -34,8 +36,8 @@
 
 namespace ww {
 
-enum class LogOp : uint8_t { config, submit, cancel, expire, schedule, complete, fail, drain, end };
-constexpr char kLogMagic[8] = {'w', 'w', 'l', 'o', 'g', '\r', '\n', 1};
+enum class LogOp : uint8_t { config, submit, cancel, expire, schedule, complete, fail, drain, end, share };
+constexpr char kLogMagic[8] = {'w', 'w', 'l', 'o', 'g', '\r', '\n', 2};
 
 WW_API uint32_t crc32(const uint8_t* data, size_t n);
 
@@ -52,6 +54,7 @@ class LogWriter {
   void cancel(int64_t now_ns, uint64_t id);
   void expire(int64_t now_ns);
   void schedule(int64_t now_ns, uint64_t hash);
+  void share(const PrefixShare& share);
   void complete(int64_t now_ns, const std::vector<uint64_t>& exceptions);
   void fail(int64_t now_ns);
   void drain(bool draining);

@@ -46,6 +46,11 @@ struct Reader {
     if (v != static_cast<int32_t>(v)) throw Damaged{};
     return static_cast<int32_t>(v);
   }
+  int32_t count() {
+    const uint64_t v = varint();
+    if (v > INT32_MAX) throw Damaged{};
+    return static_cast<int32_t>(v);
+  }
   uint64_t fixed(int bytes) {
     uint64_t value = 0;
     for (int i = 0; i < bytes; ++i) value |= uint64_t{byte()} << 8 * i;
@@ -96,7 +101,8 @@ class Replayer {
     if (op == LogOp::config) return make(r), true;
     if (op == LogOp::end) return agree(r.fixed(8) == scheduler_->decision_hash()), false;
     if (op == LogOp::drain) return scheduler_->set_draining(r.byte() != 0), true;
-    if (op > LogOp::end) throw Damaged{};
+    if (op == LogOp::share) return offer(r), true;
+    if (op > LogOp::share) throw Damaged{};
     now_ns_ = r.time_from(now_ns_);
     if (out_.begin_ns == 0) out_.begin_ns = now_ns_;
     out_.end_ns = now_ns_;
@@ -115,14 +121,10 @@ class Replayer {
   }
 
   void make(Reader& r) {
-    int32_t fields[9];
-    for (int32_t& field : fields) {
-      const uint64_t value = r.varint();
-      if (value > INT32_MAX) throw Damaged{};
-      field = static_cast<int32_t>(value);
-    }
-    const auto& f = fields;
-    const SchedulerConfig c{f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8]};
+    int32_t f[10];
+    for (int32_t& field : f) field = r.count();
+    if (f[9] > 1) throw Damaged{};
+    const SchedulerConfig c{f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9] == 1};
     scheduler_ = std::make_unique<Scheduler>(c);
     scheduler_->plan_only();
     next_token_.resize(static_cast<size_t>(c.max_num_seqs));
@@ -142,10 +144,16 @@ class Replayer {
     out_.served.arrived(now_ns_, n, 0, id);
   }
 
+  void offer(Reader& r) {
+    const uint64_t id = r.varint(), donor = r.varint();
+    scheduler_->offer({id, donor, r.count()});
+  }
+
   bool schedule(Reader& r) {
     if (scheduler_->in_flight()) throw Damaged{};
     const uint64_t hash = r.fixed(2);
     batch_ = scheduler_->schedule(now_ns_);
+    if (scheduler_->take_back_offers()) throw Damaged{};
     scheduled_ns_ = now_ns_;
     return batch_ && hash == (scheduler_->decision_hash() & 0xFFFF);
   }

@@ -38,6 +38,9 @@ Scheduler::Scheduler(const SchedulerConfig& config)
   order_.reserve(seats);
   for (int32_t i = c.max_num_seqs; i-- > 0;) free_seats_.push_back(i);
   for (int32_t i = c.num_blocks; i-- > 0;) free_blocks_.push_back(i);
+  if (!c.enable_prefix_sharing) return;
+  prefixes_ = std::make_unique<Prefixes>(c.num_blocks, c.block_size);
+  entered_.resize(seats);
 }
 
 // ---- Requests come and go ----------------------------------------------------------------------------------------

@@ -12,10 +12,13 @@
 // same way (displacement), but never from an aged one, and from nobody where it would not fit all the same. Neither
 // touches a batch in flight. Aging ends with a seat: there prefills get their budget by the order of the running.
 //
+// With enable_prefix_sharing a request is admitted onto the blocks of the longest prefix that others hold at the moment
+// (prefixes.h): it holds them as well, computes only what follows, and needs, and is charged for, only that.
+//
 // One batch is in flight at a time: schedule(), then complete() or fail(). submit(), cancel() and expire() may come at
 // any moment, also in between. src/wattwork/scheduler/twin.py is the same machine in Python: equal calls, equal
-// decisions. Here: scheduler.cpp (requests come and go), step.cpp (who runs, and the batch), check.cpp (invariants);
-// queue.h (who is next), wheel.h (timeouts), cost.h (what a step costs).
+// decisions. Here: scheduler.cpp (requests come and go), step.cpp (who runs, and the batch), share.cpp (prefixes),
+// check.cpp (invariants); queue.h (who is next), wheel.h (timeouts), cost.h (what a step costs).
 #pragma once
 
 #include <array>
@@ -28,6 +31,7 @@
 #include "scheduler/cost.h"
 #include "scheduler/huge.h"
 #include "scheduler/ids.h"
+#include "scheduler/prefixes.h"
 #include "scheduler/queue.h"
 #include "scheduler/wheel.h"
 #include "wattwork/wattwork.h"
@@ -44,6 +48,7 @@ struct SchedulerConfig {
   int32_t max_model_len;  // prompt and output together
   int64_t max_queue_delay_us = 0;  // how long, with nothing running, requests may wait for more to share their batch
   int32_t max_overtakes = 1024;    // first admissions of later arrivals that a waiting request lets pass, at most
+  bool enable_prefix_sharing = false;  // requests that begin alike hold the same KV blocks
 };
 
 struct RequestParams {
@@ -109,6 +114,7 @@ struct SchedulerCounters {
   int64_t queued_tokens;  // of those waiting
   int64_t steps;
   int64_t prompt_tokens;  // computed, each once however often recomputed
+  int64_t prefix_shared_tokens;  // of prompts, and to be recomputed: taken from others' blocks instead
   int64_t output_tokens;
   int64_t preemptions;
   int64_t deadline_misses;
@@ -116,6 +122,12 @@ struct SchedulerCounters {
   int64_t kv_blocks_used;
   int64_t tenants;  // remembered, those of each priority
   std::array<double, 3> step_cost_s;  // seconds of a step: of itself, for each token, for each sequence
+};
+
+// Request `id` was admitted onto the first blocks of `donor`, which ran.
+struct PrefixShare {
+  uint64_t id, donor;
+  int32_t n_blocks;
 };
 
 class LogWriter;
@@ -158,6 +170,9 @@ class WW_API Scheduler {
   // Before the first request: no engine will read the batches. They say how many tokens each sequence has, not which,
   // nor in which blocks, and submit() takes null for its tokens.
   void plan_only() { fills_ = false; }
+  // Where plan_only() knows no contents: who shares in the next schedule(), in order of admission.
+  void offer(const PrefixShare& share) { offers_.push_back(share); }
+  bool take_back_offers();  // false: there were none left. One that cannot be is never taken
   // Records every call that changes the state (log.h), from the first on. Throws std::runtime_error.
   void record(const std::string& path);
   // Ends the recording. What kept it from being written whole; empty: nothing did, or there was none.
@@ -180,7 +195,7 @@ class WW_API Scheduler {
     RequestParams params{};
     int32_t n_prompt = 0;
     int32_t n_tokens = 0;       // prompt and output, as of when it last had no seat
-    int32_t n_prompt_done = 0;  // counted in prompt_tokens
+    int32_t n_prompt_done = 0;  // of the prompt: counted in prompt_tokens, or shared when first needed
     int32_t seat = kNone;
     int64_t submitted_ns = 0, first_token_ns = -1;
   };
@@ -207,6 +222,7 @@ class WW_API Scheduler {
   Seat& seat_at(int32_t seat) { return seats_[static_cast<size_t>(seat)]; }
   const Seat& seat_at(int32_t seat) const { return seats_[static_cast<size_t>(seat)]; }
   Request& at(int32_t seat) const { return *request_[static_cast<size_t>(seat)]; }
+  int32_t n_shared() const { return static_cast<int32_t>(shared_.size()); }
   const int32_t* blocks_of(int32_t seat) const { return blocks_.data() + int64_t{seat} * max_blocks_; }
   int32_t* blocks_of(int32_t seat) { return blocks_.data() + int64_t{seat} * max_blocks_; }
   int64_t admission(int64_t now_ns, int32_t n, const RequestParams& params) const;  // 0, or a Reject
@@ -218,7 +234,7 @@ class WW_API Scheduler {
   // The one place that decides the order among the running.
   bool runs_before(const Request& a, const Request& b) const;
   void grow_decodes();
-  bool grow(int32_t seat);        // false: the sequence itself had to give up its blocks
+  bool grow(int32_t seat);        // one block more; false: the sequence itself had to give up its blocks
   bool may_hold() const;          // what waits may wait for more to share its batch, until:
   int64_t delay_end_ns() const;
   Release reason() const;
@@ -230,6 +246,12 @@ class WW_API Scheduler {
   void take_seat(Request& r);
   void leave_seat(int32_t seat);  // gives back blocks and seat; order_ is the caller's to mend
   void preempt_last();
+  void pin_prefix(const Request& r);
+  void unpin_prefix();
+  void log_share(const Request& r);
+  void share_prefix(Request& r);
+  void enter_full_blocks();
+  const Request* donor_for(const Request& r) const;
   void add_rows();
   size_t open_row(int32_t seat, int32_t n);  // where its tokens go
   void add_decode(int32_t seat);
@@ -242,6 +264,7 @@ class WW_API Scheduler {
   void retire(int32_t seat);  // after end(): seat and request are free again
   void close_batch();
   void check_seats() const;
+  void check_prefixes() const;
   void check_queue();
   void decide(uint64_t word) {
     hash_ = (hash_ ^ word) * 0x9E3779B97F4A7C15u;
@@ -275,6 +298,16 @@ class WW_API Scheduler {
   std::vector<int32_t> order_;  // occupied seats, in order of `runs_before`
   int64_t claimed_ = 0;         // tokens of the step that the running want
   int32_t sampled_ = 0;         // occupied seats whose sampling is not plain greedy
+
+  std::unique_ptr<Prefixes> prefixes_;  // null: nothing is shared
+  std::vector<int32_t> shared_;         // the prefix of the request that is being admitted
+  struct Entered {
+    int32_t n;        // of the sequence's blocks, the first so many
+    int64_t look_at;  // so many tokens computed: another block is full
+  };
+  std::vector<Entered> entered_;  // by seat
+  std::vector<PrefixShare> offers_;
+  size_t next_offer_ = 0;
 
   // The batch. A row of the block table is rewritten only as far as it changed since the row's last use.
   struct Row {

@@ -1,5 +1,6 @@
 // Who runs in the next step, and the batch that says so.
 #include <algorithm>
+#include <iterator>
 #include <stdexcept>
 
 #include "scheduler/log.h"
@@ -72,22 +73,24 @@ bool Scheduler::runs_before(const Request& a, const Request& b) const {
 void Scheduler::grow_decodes() {
   claimed_ = 0;
   for (size_t i = 0; i < order_.size(); ++i) {  // order_ may lose its tail meanwhile
-    const int32_t n = todo(order_[i]);
-    if (n > 1 || grow(order_[i])) claimed_ += n;
+    const Seat& s = seat_at(order_[i]);
+    const int32_t n = s.total - s.computed;
+    const bool fits = s.n_blocks * int64_t{config_.block_size} >= s.total;  // as a prefill does
+    if (fits || grow(order_[i])) claimed_ += n;
   }
 }
 
 bool Scheduler::grow(int32_t seat) {
-  Seat& s = seat_at(seat);
-  if (s.n_blocks * int64_t{config_.block_size} >= s.total) return true;
   if (free_blocks_.empty()) {
     const bool itself = order_.back() == seat;
     preempt_last();
     if (itself) return false;
   }
+  Seat& s = seat_at(seat);
   s.last_block = free_blocks_.back();
   blocks_of(seat)[s.n_blocks++] = s.last_block;
   free_blocks_.pop_back();
+  if (prefixes_) prefixes_->hold(&s.last_block, 1);
   return true;
 }
 
@@ -102,10 +105,13 @@ void Scheduler::preempt_last() {
 
 void Scheduler::admit_waiting() {
   while (queue_.size() > 0) {
-    if (free_seats_.empty() && !displaceable(order_.back(), queue_.head_priority())) return;
+    const bool no_room = free_seats_.empty() || claimed_ >= config_.max_num_batched_tokens;
+    if (no_room && !displaceable(order_.back(), queue_.head_priority())) return;
     Request& r = *static_cast<Request*>(queue_.head());
+    if (prefixes_) pin_prefix(r);
     int32_t victims = victims_for(r);
-    if (victims == kNone) return;
+    if (victims == kNone) return unpin_prefix();
+    if (log_ && n_shared() > 0) log_share(r);
     for (; victims > 0; --victims) {
       claimed_ -= todo(order_.back());
       preempt_last();
@@ -124,16 +130,21 @@ int32_t Scheduler::victims_for(const Request& r) const {
     if (!displaceable(order_[i], r.priority)) break;
     if (todo(order_[i]) > 1) claimed -= todo(order_[i]);
   }
-  const int32_t needed = blocks_for(r.n_tokens);
+  const int32_t needed = blocks_for(r.n_tokens) - n_shared();
   auto blocks = static_cast<int64_t>(free_blocks_.size()), seats = static_cast<int64_t>(free_seats_.size());
-  int32_t n = 0;
-  for (size_t i = order_.size(); claimed >= config_.max_num_batched_tokens || seats < 1 || blocks < needed; ++n) {
-    if (i-- == 0 || !displaceable(order_[i], r.priority)) return kNone;
+  size_t i = order_.size();
+  bool enough = true;
+  while (claimed >= config_.max_num_batched_tokens || seats < 1 || blocks < needed) {
+    enough = i > 0 && displaceable(order_[i - 1], r.priority);
+    if (!enough) break;
+    const int32_t seat = order_[--i], n = seat_at(seat).n_blocks;
     ++seats;
-    blocks += seat_at(order_[i]).n_blocks;
-    if (todo(order_[i]) == 1) --claimed;
+    blocks += prefixes_ ? prefixes_->suppose_released(blocks_of(seat), n) : n;
+    if (todo(seat) == 1) --claimed;
   }
-  return n;
+  const size_t n = order_.size() - i;
+  for (; prefixes_ && i < order_.size(); ++i) prefixes_->hold(blocks_of(order_[i]), seat_at(order_[i]).n_blocks);
+  return enough ? static_cast<int32_t>(n) : kNone;
 }
 
 // ---- Seats and blocks --------------------------------------------------------------------------------------------
@@ -160,10 +171,11 @@ void Scheduler::take_seat(Request& r) {
   ++s.tenancy;
   sampled_ += !plain_greedy(r.params.sampling);
   s.n_blocks = blocks_for(s.total);
-  const auto taken = free_blocks_.end() - s.n_blocks;
-  std::reverse_copy(taken, free_blocks_.end(), blocks_of(r.seat));
+  const auto taken = free_blocks_.end() - (s.n_blocks - n_shared());
+  std::reverse_copy(taken, free_blocks_.end(), std::copy(shared_.begin(), shared_.end(), blocks_of(r.seat)));
   s.last_block = *taken;
   free_blocks_.erase(taken, free_blocks_.end());
+  if (prefixes_) share_prefix(r);
   const auto place = std::upper_bound(order_.begin(), order_.end(), r,
                                       [&](const Request& a, int32_t seat) { return runs_before(a, at(seat)); });
   order_.insert(place, r.seat);
@@ -174,9 +186,11 @@ void Scheduler::leave_seat(int32_t seat) {
   Request& r = at(seat);
   sampled_ -= !plain_greedy(r.params.sampling);
   const int32_t* blocks = blocks_of(seat);
-  const size_t n_free = free_blocks_.size();
-  free_blocks_.resize(n_free + static_cast<size_t>(s.n_blocks));
-  std::reverse_copy(blocks, blocks + s.n_blocks, free_blocks_.begin() + static_cast<std::ptrdiff_t>(n_free));
+  const auto last_first = std::make_reverse_iterator(blocks + s.n_blocks), end = std::make_reverse_iterator(blocks);
+  if (prefixes_)
+    std::copy_if(last_first, end, std::back_inserter(free_blocks_), [&](int32_t b) { return prefixes_->release(b); });
+  else
+    free_blocks_.insert(free_blocks_.end(), last_first, end);
   s.n_blocks = 0;
   free_seats_.push_back(seat);
   r.n_tokens = s.total;
@@ -273,6 +287,7 @@ void Scheduler::complete(int64_t now_ns, const int32_t* next_token) {
     if (want_[row]) accept(seat, next_token[row], now_ns);
   }
   cost_.observe(batch_.n_tokens, batch_.n_seqs, now_ns - scheduled_ns_);
+  if (prefixes_ && fills_) enter_full_blocks();
   close_batch();
 }
 

@@ -114,6 +114,7 @@ class SchedulerMetrics(Collector):
     def _work(self, stats: Stats) -> Iterator[Metric]:
         yield self._counter("num_preemptions", stats.num_preemptions)
         yield self._counter("prompt_tokens", stats.prompt_tokens)
+        yield self._counter("prefix_cache_hits", stats.prefix_shared_tokens)
         yield self._counter("generation_tokens", stats.output_tokens)
         yield self._counter("steps", stats.steps)
         ended = {outcome.name.lower() for outcome in Outcome} - {"rejected"}
@@ -153,6 +154,7 @@ _HELP = {
     "kv_cache_usage_perc": "KV blocks in use; 1 is all.",
     "num_preemptions": "Requests that gave up their KV blocks and were computed anew.",
     "prompt_tokens": "Prompt tokens computed, each once however often recomputed.",
+    "prefix_cache_hits": "Tokens not computed, since others held the KV blocks of the same prefix.",
     "generation_tokens": "Output tokens.",
     "steps": "Batches given to the engine.",
     "request_success": "Requests ended, by how.",

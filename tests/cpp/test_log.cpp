@@ -24,7 +24,8 @@ using Bytes = std::vector<uint8_t>;
 const std::string kPath = "test_log." + std::to_string(std::rand()) + ".wwlog";
 
 Bytes recorded(Random& random, int operations, uint64_t* hash) {
-  const SchedulerConfig config{3, 6, 8, 100, 2, 20, 30, random.below(2) * 50'000, 1 + random.below(4)};
+  const SchedulerConfig config{3, 6, 8, 100, 2, 20, 30, random.below(2) * 50'000, 1 + random.below(4),
+                               random.below(2) != 0};
   Scheduler machine(config);
   machine.record(kPath);
   const std::vector<int32_t> prompt(40, 5);

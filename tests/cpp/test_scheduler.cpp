@@ -23,14 +23,15 @@ struct Fuzz {
     const int32_t overtakes[] = {1, 2, 5, 20, 1 << 30};
     return {seqs, seqs + random.below(12), 1 + random.below(16), 8 + random.below(90), 1 + random.below(4),
             2 + random.below(14), 4 + random.below(24), random.below(3) == 0 ? random.below(20) : 0,
-            overtakes[random.below(5)]};
+            overtakes[random.below(5)], random.below(2) != 0};
   }
 
   int64_t span() { return int64_t{1} << random.below(48); }  // up to three days, short ones as often as long ones
   int64_t later() { return random.below(3) == 0 ? now_ns + random.below(1 << 20) + span() / 8 : 0; }
 
   void submit() {
-    std::vector<int32_t> tokens(static_cast<size_t>(random.below(15)), 5);
+    std::vector<int32_t> tokens(static_cast<size_t>(random.below(15)), 5);  // most begin alike
+    if (!tokens.empty() && random.below(3) == 0) tokens[tokens.size() / 2] = random.below(3);
     ww_sampling sampling{random.below(4) == 0 ? 0.5f : 0.f, 1, 1, 0, 0};
     const auto n = static_cast<int32_t>(tokens.size());
     const RequestParams params{random.below(12),        3,       sampling, random.below(3),
@@ -69,18 +70,21 @@ struct Fuzz {
     CHECK(batch->n_seqs >= 1 && batch->n_seqs <= config.max_num_seqs);
     CHECK(batch->n_tokens >= batch->n_seqs && batch->n_tokens <= config.max_num_batched_tokens);
     CHECK(batch->q_start[0] == 0 && batch->q_start[batch->n_seqs] == batch->n_tokens);
-    std::set<int32_t> slots, blocks;
-    for (int32_t b = 0; b < batch->n_seqs; ++b) check_row(b, slots, blocks);
+    std::set<int32_t> slots;
+    std::map<int32_t, int> holders;  // of each block, in the batch
+    for (int32_t b = 0; b < batch->n_seqs; ++b) check_row(b, slots, holders);
     CHECK(static_cast<int32_t>(slots.size()) == batch->n_tokens);
+    for (const int32_t slot : slots) CHECK(holders.at(slot / config.block_size) == 1);
+    for (const auto& [block, n] : holders) CHECK(n == 1 || config.enable_prefix_sharing);
   }
 
-  void check_row(int32_t b, std::set<int32_t>& slots, std::set<int32_t>& blocks) {
+  void check_row(int32_t b, std::set<int32_t>& slots, std::map<int32_t, int>& holders) {
     const int32_t* row = batch->block_table + int64_t{b} * batch->max_blocks;
     const int32_t n = batch->q_start[b + 1] - batch->q_start[b];
     const int32_t used = (batch->ctx_len[b] + n + config.block_size - 1) / config.block_size;
     for (int32_t i = 0; i < batch->max_blocks; ++i) {
       CHECK(row[i] >= (i < used ? 0 : -1) && row[i] < config.num_blocks);
-      if (row[i] >= 0) CHECK(blocks.insert(row[i]).second);
+      if (row[i] >= 0) ++holders[row[i]];
       else CHECK(i >= used);
     }
     for (int32_t i = 0; i < n; ++i) {
@@ -224,7 +228,7 @@ int main(int argc, char** argv) {
   const int64_t operations = argc > 1 ? std::atoll(argv[1]) : 500000;
   const uint64_t seed = argc > 2 ? static_cast<uint64_t>(std::atoll(argv[2])) : 1;
   if (argc > 1) std::cout << operations << " operations, seed " << seed << std::endl;
-  int64_t preemptions = 0, missed = 0, timed_out = 0;
+  int64_t preemptions = 0, missed = 0, timed_out = 0, shared = 0;
   for (int64_t done = 0, round = 0; done < operations; done += 1000, ++round) {
     Fuzz fuzz(seed + static_cast<uint64_t>(round)), again(seed + static_cast<uint64_t>(round));
     for (int i = 0; i < 1000; ++i) fuzz.operate();
@@ -238,8 +242,10 @@ int main(int argc, char** argv) {
     preemptions += c.preemptions;
     missed += c.deadline_misses;
     timed_out += c.outcomes[static_cast<int>(Outcome::timed_out)];
+    CHECK(c.prefix_shared_tokens == 0 || fuzz.config.enable_prefix_sharing);
+    shared += c.prefix_shared_tokens;
   }
-  CHECK(std::min({preemptions, missed, timed_out}) > operations / 1000);
+  CHECK(std::min({preemptions, missed, timed_out}) > operations / 1000 && shared > operations / 50);
   long_queue();
   preemption_keeps_the_place();
   misuse_is_refused();

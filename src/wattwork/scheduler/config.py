@@ -26,9 +26,12 @@ class SchedulerConfig:
     max_model_len: int = 2048  # tokens of one request, prompt and output together
     max_queue_delay_us: int = 0  # how long, with nothing running, requests may wait for more to share their batch
     max_overtakes: int = 1024  # later arrivals that a waiting request lets pass, at most
+    enable_prefix_sharing: bool = False  # requests that begin alike hold the same KV blocks, while those are held
 
     def __post_init__(self) -> None:
-        for field in fields(self):
+        if not isinstance(self.enable_prefix_sharing, bool):
+            raise InvalidInput(f"enable_prefix_sharing is {self.enable_prefix_sharing!r}; give True or False.")
+        for field in fields(self)[:-1]:
             value, least = getattr(self, field.name), 0 if field.name == "max_queue_delay_us" else 1
             if not isinstance(value, int) or not least <= value < 2**31:
                 raise InvalidInput(f"{field.name} is {value!r}; give a whole number from {least} to 2^31 - 1.")
@@ -95,6 +98,7 @@ class Stats:
     num_queued_tokens: int  # of the requests waiting
     steps: int
     prompt_tokens: int  # each once, however often it was recomputed
+    prefix_shared_tokens: int  # of prompts, and to be recomputed: taken from others' blocks instead
     output_tokens: int
     num_preemptions: int
     kv_blocks_used: int

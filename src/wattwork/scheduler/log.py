@@ -13,7 +13,7 @@ from wattwork.scheduler.served import arrays, arrived, serve
 if TYPE_CHECKING:
     from wattwork.scheduler.twin import SchedulerTwin
 
-MAGIC = b"wwlog\r\n\x01"
+MAGIC = b"wwlog\r\n\x02"
 BLOCK_BYTES, BLOCK_NS = 32 << 10, 1_000_000_000
 MOST_NS = 1 << 62
 CONFIG_FIELDS = (
@@ -26,6 +26,7 @@ CONFIG_FIELDS = (
     "max_model_len",
     "max_queue_delay_us",
     "max_overtakes",
+    "enable_prefix_sharing",
 )
 PLAIN_TOKEN, STOP_TOKEN, NO_TOKEN = 0, 1, -1
 
@@ -33,7 +34,7 @@ PLAIN_TOKEN, STOP_TOKEN, NO_TOKEN = 0, 1, -1
 class Op(IntEnum):
     """What a record is about."""
 
-    CONFIG, SUBMIT, CANCEL, EXPIRE, SCHEDULE, COMPLETE, FAIL, DRAIN, END = range(9)
+    CONFIG, SUBMIT, CANCEL, EXPIRE, SCHEDULE, COMPLETE, FAIL, DRAIN, END, SHARE = range(10)
 
 
 class LogWriter:
@@ -76,6 +77,11 @@ class LogWriter:
     def schedule(self, now_ns: int, hash: int) -> None:
         self._open_at(Op.SCHEDULE, now_ns)
         self._payload += (hash & 0xFFFF).to_bytes(2, "little")
+
+    def share(self, id: int, donor: int, n_blocks: int) -> None:
+        self._open(Op.SHARE)
+        for value in (id, donor, n_blocks):
+            self._varint(value)
 
     def complete(self, now_ns: int, exceptions: list[int]) -> None:
         self._open_at(Op.COMPLETE, now_ns)
@@ -185,6 +191,12 @@ class _Reader:
             raise Damaged
         return value
 
+    def count(self) -> int:
+        value = self.varint()
+        if value >= 2**31:
+            raise Damaged
+        return value
+
     def next_block(self) -> _Reader | None:
         """The payload of the next block; None: there is no whole one."""
         begin = self.at
@@ -213,7 +225,7 @@ class _Replayer:
     def record(self, r: _Reader) -> bool:
         """False: it was the end, or the first decision that differs."""
         op = r.fixed(1)
-        if op > Op.END or (op == Op.CONFIG) == (self.machine is not None):
+        if op > Op.SHARE or (op == Op.CONFIG) == (self.machine is not None):
             raise Damaged
         if op == Op.CONFIG:
             self.make(r)
@@ -225,6 +237,9 @@ class _Replayer:
             return False
         if op == Op.DRAIN:
             machine.set_draining(r.fixed(1) != 0)
+            return True
+        if op == Op.SHARE:
+            machine.offers.append((r.varint(), r.varint(), r.count()))
             return True
         self.now_ns = r.time_from(self.now_ns)
         self.begin_ns = self.begin_ns or self.now_ns
@@ -245,7 +260,10 @@ class _Replayer:
             if machine.rows:
                 raise Damaged
             self.scheduled_ns = self.now_ns
-            return bool(machine.schedule(self.now_ns)) and hash == machine.decision_hash & 0xFFFF
+            rows = machine.schedule(self.now_ns)
+            if machine.take_back_offers():
+                raise Damaged
+            return bool(rows) and hash == machine.decision_hash & 0xFFFF
         else:
             self.end_step(op, r, machine)
         return True
@@ -253,10 +271,15 @@ class _Replayer:
     def make(self, r: _Reader) -> None:
         from wattwork.scheduler.twin import SchedulerTwin
 
+        fields: dict[str, Any] = {name: r.count() for name in CONFIG_FIELDS}
+        if fields["enable_prefix_sharing"] > 1:
+            raise Damaged
+        fields["enable_prefix_sharing"] = fields["enable_prefix_sharing"] == 1
         try:
-            self.machine = SchedulerTwin(SchedulerConfig(**{name: r.varint() for name in CONFIG_FIELDS}))
+            self.machine = SchedulerTwin(SchedulerConfig(**fields))
         except ValueError:
             raise Damaged from None
+        self.machine.plan_only()
 
     def submit(self, r: _Reader, machine: SchedulerTwin) -> None:
         n, max_tokens, bits = r.int32(), r.int32(), r.fixed(1)

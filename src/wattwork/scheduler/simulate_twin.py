@@ -12,6 +12,7 @@ from wattwork.scheduler.twin import MASK, NEVER_NS, SchedulerTwin
 class _Device:
     def __init__(self, config: SchedulerConfig) -> None:
         self.scheduler = SchedulerTwin(config)
+        self.scheduler.plan_only()
         self.request_of = [-1]  # by id
         self.step_end_ns = self.wake_ns = NEVER_NS
         self.outstanding = self.busy_ns = 0

@@ -18,6 +18,7 @@ from wattwork.engines.base import SAMPLING, Batch
 from wattwork.scheduler.config import Sampling, SchedulerConfig
 from wattwork.scheduler.cost import StepCost
 from wattwork.scheduler.log import LogWriter
+from wattwork.scheduler.prefixes import Prefixes
 from wattwork.scheduler.waiting import OUTPUT_TOKEN_CHARGE, PROMPT_TOKEN_CHARGE, WaitingQueue
 
 
@@ -96,14 +97,27 @@ class SchedulerTwin:
         self.timeouts: list[tuple[int, int]] = []  # a heap of (when, id); some may have ended
         self.cost = StepCost(config.max_num_batched_tokens, config.max_num_seqs)
         self.free = list(range(config.num_blocks))[::-1]
+        self.prefixes = Prefixes(config.num_blocks, config.block_size)
+        self.knows_contents = True
+        self.offers: list[tuple[int, int, int]] = []  # id, donor, how many blocks: in order of admission
         self.draining = False
         self.last_id = self.queued_tokens = self.scheduled_ns = 0
         self.decision_hash = 0
         self.outcomes, self.releases = [0] * len(Outcome), [0] * len(Release)
         self.last_release = Release.RUNNING
         self.steps = self.prompt_tokens = self.output_tokens = self.preemptions = self.deadline_misses = 0
+        self.prefix_shared_tokens = 0
         self.events: Events = ([], [])
         self.log: LogWriter | None = None
+
+    def plan_only(self) -> None:
+        """Before the first request: the tokens mean nothing. `offers` tells who shares in the next schedule()."""
+        self.knows_contents = False
+
+    def take_back_offers(self) -> bool:
+        """False: there were none left. One that cannot be is never taken."""
+        offers, self.offers = self.offers, []
+        return bool(offers)
 
     def record(self, path: str) -> None:
         """Record every call that changes the state, from the first on."""
@@ -250,22 +264,51 @@ class SchedulerTwin:
         return Release.FULL if len(self.queue) >= self.config.max_num_seqs else Release.DELAY
 
     def _admit(self, head: Request) -> bool:
-        victims = self._victims_for(head)
+        shared = self._known_prefix(head) if self.config.enable_prefix_sharing else []
+        self.prefixes.hold(shared)  # before any victim goes, which may be the only one that holds them
+        victims = self._victims_for(head, shared)
         if victims is None:
+            self.prefixes.release(shared)
             return False
+        if self.log and shared:
+            donor = next(r for r in self.running if r.blocks[len(shared) - 1 : len(shared)] == shared[-1:])
+            self.log.share(head.id, donor.id, len(shared))
         for _ in range(victims):
             self._preempt_last()
         self.queue.admit(head)
         self.queued_tokens -= len(head.tokens)
-        head.blocks = [self.free.pop() for _ in range(self._blocks_for(len(head.tokens)))]
+        own = [self.free.pop() for _ in range(self._blocks_for(len(head.tokens)) - len(shared))]
+        self.prefixes.hold(own)
+        head.blocks = shared + own
+        self._skip(head, len(shared) * self.config.block_size)
         self.running.append(head)
         self.running.sort(key=self._run_order)
         return True
 
+    def _known_prefix(self, head: Request) -> list[int]:
+        """The blocks of the longest one that leaves at least one token to compute."""
+        if self.knows_contents:
+            return self.prefixes.chain(head.tokens)
+        if self.offers and self.offers[0][0] == head.id:
+            _, donor_id, n = self.offers[0]
+            donor = self.live.get(donor_id)
+            tokens = n * self.config.block_size
+            if donor in self.running and 0 < tokens < len(head.tokens) and tokens <= donor.computed:
+                return donor.blocks[:n]
+        return []
+
+    def _skip(self, request: Request, shared: int) -> None:
+        """Its first tokens are computed already: not by it, so it is not charged for them."""
+        if shared and not self.knows_contents:
+            del self.offers[0]
+        request.computed = shared
+        request.prompt_counted = max(request.prompt_counted, min(shared, request.n_prompt))
+        self.prefix_shared_tokens += shared
+
     def _run_order(self, request: Request) -> tuple[int, ...]:
         return (not self.queue.aged(request), -request.priority, request.id)
 
-    def _victims_for(self, head: Request) -> int | None:
+    def _victims_for(self, head: Request, shared: list[int]) -> int | None:
         """How many of the running, from the last on, must go for it to be admitted; None: it cannot be."""
         lower = []  # who may be displaced
         for request in reversed(self.running):
@@ -274,12 +317,13 @@ class SchedulerTwin:
             lower.append(request)
         # Prefills of lower priority leave it their budget; decodes only when displaced.
         stays = [r for r in self.running if r not in lower or r.todo == 1]
+        needed = self._blocks_for(len(head.tokens)) - len(shared)
         for n in range(len(lower) + 1):
             gone = lower[:n]
             claimed = sum(r.todo for r in stays if r not in gone)
-            blocks = len(self.free) + sum(len(r.blocks) for r in gone)
+            blocks = len(self.free) + self.prefixes.freed_without(r.blocks for r in gone)
             seats = self.config.max_num_seqs - len(self.running) + n
-            if seats and blocks >= self._blocks_for(len(head.tokens)) and claimed < self.config.max_num_batched_tokens:
+            if seats and blocks >= needed and claimed < self.config.max_num_batched_tokens:
                 return n
         return None
 
@@ -294,15 +338,22 @@ class SchedulerTwin:
         for (request, n), token in zip(self.rows, next_token, strict=True):
             if request.ended:
                 continue
-            request.computed += n
+            full, request.computed = request.computed // self.config.block_size, request.computed + n
             fresh = max(min(request.computed, request.n_prompt) - request.prompt_counted, 0)
             self.prompt_tokens += fresh
             request.prompt_counted += fresh
             self._charge(request, fresh * PROMPT_TOKEN_CHARGE)
             if request.todo == 0:
                 self._accept(request, int(token), now_ns)
+            if full < request.computed // self.config.block_size and not request.ended:
+                self._enter(request)
         self.cost.observe(sum(n for _, n in self.rows), len(self.rows), now_ns - self.scheduled_ns)
         self._close_batch()
+
+    def _enter(self, request: Request) -> None:
+        if self.config.enable_prefix_sharing and self.knows_contents:
+            n = request.computed // self.config.block_size
+            self.prefixes.enter(request.tokens, request.blocks, n)
 
     def fail(self, now_ns: int, message: str) -> None:
         assert self.rows, "schedule() a batch first"
@@ -339,6 +390,7 @@ class SchedulerTwin:
             "num_queued_tokens": self.queued_tokens,
             "steps": self.steps,
             "prompt_tokens": self.prompt_tokens,
+            "prefix_shared_tokens": self.prefix_shared_tokens,
             "output_tokens": self.output_tokens,
             "num_preemptions": self.preemptions,
             "kv_blocks_used": self.config.num_blocks - len(self.free),
@@ -364,6 +416,7 @@ class SchedulerTwin:
             self._preempt_last()
         if request in self.running:  # it may have been the last itself
             request.blocks.append(self.free.pop())
+            self.prefixes.hold(request.blocks[-1:])
 
     def _preempt_last(self) -> None:
         victim = self.running.pop()
@@ -424,7 +477,7 @@ class SchedulerTwin:
         self.queue.leave(request)
 
     def _give_back(self, request: Request) -> None:
-        self.free.extend(reversed(request.blocks))
+        self.free += self.prefixes.release(reversed(request.blocks))
         request.blocks = []
 
     def _decide(self, word: int) -> None:
