@@ -40,7 +40,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=15.0)
-    parser.add_argument("--model", default="smol-135m")
+    parser.add_argument("--model", default="tiny-15m")
     args = parser.parse_args()
     trace, job = packaged_trace(), Job(Work.from_header(mainnet_header(MAINNET_HEIGHTS[-1])))
     with closing(make_engine(preset(args.model))) as engine, Device("cpu", meter=Meter("estimate")) as device:
