@@ -8,14 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from backs import moves, wait_until
 from engines_for_tests import SumEngine, expected
 from headers import GENESIS
 
 from wattwork import _native, _search_numpy
 from wattwork._search import isas, search
-from wattwork._search_python import Pace
 from wattwork.errors import InvalidInput, WattworkError
 from wattwork.job import STRETCH, Job
+from wattwork.pace import Pace
 from wattwork.recording import replay
 from wattwork.rectangle import NONCES
 from wattwork.scheduler import Scheduler, SchedulerConfig
@@ -43,18 +44,6 @@ def engine():
     made = SumEngine(CONFIG)
     yield made
     made.gate.set()
-
-
-def wait_until(ready):
-    deadline = time.monotonic() + 60
-    while not ready():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-
-
-def moves(job):
-    before = job.units
-    wait_until(lambda: job.units > before)
 
 
 def stands(job):
@@ -306,6 +295,7 @@ def test_what_is_asked_wrongly(engine):
 PROLOGUE = f"""
 import os, sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
+from backs import moves, wait_until
 from engines_for_tests import SumEngine, expected
 from wattwork.job import Job
 from wattwork.scheduler import Scheduler, SchedulerConfig

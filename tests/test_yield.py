@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+from backs import moves, wait_until
 from engines_for_tests import SumEngine, expected
 from headers import GENESIS
 
@@ -24,18 +25,6 @@ def loop(request, monkeypatch):
     if request.param == "python":
         monkeypatch.setattr(_native, "HAVE_CORE", False)
     return request.param
-
-
-def wait_until(ready):
-    deadline = time.monotonic() + 60
-    while not ready():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-
-
-def moves(job):
-    before = job.units
-    wait_until(lambda: job.units > before)
 
 
 def test_requests_interrupt_the_back_and_it_goes_on():

@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from wattwork._search_numpy import INIT, ROUND
-from wattwork._search_python import Pace
+from wattwork.pace import Pace
 from wattwork.stop import Stop
 
 Words = NDArray[np.uint32]

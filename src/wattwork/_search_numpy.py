@@ -16,7 +16,7 @@ from typing import TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from wattwork._search_python import Pace
+from wattwork.pace import Pace
 from wattwork.stop import Stop
 
 Words = NDArray[np.uint32]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from wattwork._native import HAVE_CORE, core
 from wattwork._search import PYTHON_ISAS, choose_isa, core_threads
 from wattwork.machine import default_threads
+from wattwork.pace import Pace
 from wattwork.rectangle import NONCES, Rect
 from wattwork.stop import Stop, on_main_thread
 from wattwork.work import Work
@@ -90,7 +91,7 @@ class _PythonJob:
         self.units = 0
         self._work = work
         self._kernel = _search_python.kernel(isa)  # now, lest a metered phase begin with Numba compiling
-        self._pace: _search_python.Pace | None = None
+        self._pace: Pace | None = None
         self._lock = threading.Lock()
         self._next = 0  # the next fresh stretch, counted over all versions and header times
         self._given_back: list[tuple[int, Rect]] = []  # (seconds past the header's time, rectangle)
@@ -103,7 +104,7 @@ class _PythonJob:
         if yield_target_us is None:
             self._pace = None
         elif self._pace is None or self._pace.target_s != yield_target_us * 1e-6:
-            self._pace = _search_python.Pace(yield_target_us * 1e-6)
+            self._pace = Pace(yield_target_us * 1e-6)
         while not stop.is_set:
             seconds, rect = self._take()
             time = (self._work.time + seconds) % 2**32
