@@ -156,6 +156,20 @@ def test_a_callback_that_raises_or_is_slow_holds_nobody_up(scheduler, engine, ca
     assert raised(ZeroDivisionError) >= 2
 
 
+def test_who_cancels_finds_it_cancelled(scheduler, engine):
+    engine.gate.clear()
+    for _ in range(200):
+        handle = scheduler.submit([1], max_tokens=3)
+        assert handle.cancel()
+        assert handle.outcome == "cancelled"
+    first, second = (scheduler.submit([1], max_tokens=3) for _ in range(2))
+    scheduler.on_ends(lambda ends: second.cancel())
+    assert first.cancel()
+    engine.gate.set()
+    with pytest.raises(RequestFailed, match="cancelled"):
+        second.result(HANG_MS)
+
+
 def test_many_threads_wait_for_the_same_request(scheduler, engine):
     def wait(i, handle, results):
         tokens = [lambda: handle.result(HANG_MS), lambda: list(handle), lambda: asyncio.run(_await(handle))][i % 3]()

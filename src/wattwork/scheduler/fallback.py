@@ -23,6 +23,8 @@ from wattwork.stop import Stop
 PERIOD_NS, LEAST_SLOT_NS, MOST_REST_NS = 10_000_000, 200_000, 3_600_000_000_000  # as in csrc/runtime/loop.cpp
 HOLD_WORTH_NS = 20_000_000  # NumPy's job needs milliseconds to get going, and to leave
 
+Observers = list[Callable[[list[EndEvent]], object]]
+
 
 class FallbackLoop:
     """`back` is an object with `run(stop)`, which returns soon after `stop.set()`."""
@@ -53,6 +55,8 @@ class FallbackLoop:
         self._raised_ns = 0  # when the stop was first set since it was cleared; 0: it was not
         self._back_error = ""
         self._live: dict[int, Handle] = {}
+        self._giving = threading.Lock()
+        self._giver = 0  # the thread that gives events to their handles
 
     def submit(
         self,
@@ -85,12 +89,14 @@ class FallbackLoop:
                 self._told.notify_all()  # deliver keeps the time
             return id
 
-    def cancel(self, id: int, _observers: object) -> list[Waiter] | None:
-        """None: it was not live. The native loop delivers here, and so may have to wake somebody."""
+    def cancel(self, id: int, observers: Observers) -> list[Waiter] | None:
+        """Who cancels also delivers; None: it was not live."""
         with self._lock:
             was_live = self._core.cancel(time.monotonic_ns(), id)
             self._tell()
-            return [] if was_live else None
+        if not was_live:
+            return None
+        return [] if self._giver == threading.get_ident() else self._give(observers)  # an observer that cancels
 
     def set_back(self, back: Any) -> None:
         with self._lock:
@@ -130,7 +136,7 @@ class FallbackLoop:
     def live(self) -> int:
         return len(self._live)
 
-    def deliver(self, timeout_ms: int, observers: list[Callable[[list[EndEvent]], object]]) -> list[Waiter] | None:
+    def deliver(self, timeout_ms: int, observers: Observers) -> list[Waiter] | None:
         """Also ends what times out, on time, whatever the engine does; and the back's turn."""
         until_ns = time.monotonic_ns() + timeout_ms * 1_000_000
         with self._lock:
@@ -144,14 +150,22 @@ class FallbackLoop:
                 if self._stopped or any(self._core.events) or now_ns >= until_ns:
                     break
                 self._told.wait((min(until_ns, self._core.next_timeout_ns(), self._due_ns) - now_ns) / 1e9)
-            events = self._core.take_events()
-            if self._stopped and not any(events):
+            if self._stopped and not any(self._core.events):
                 return None
-        if events[1]:
-            for observe in observers:  # first: who sees an end finds it counted
-                observe(events[1])
-        with self._lock:
-            return deliver(self._live, events)
+        return self._give(observers)
+
+    def _give(self, observers: Observers) -> list[Waiter]:
+        with self._giving:  # a batch at a time, in their order
+            self._giver = threading.get_ident()
+            with self._lock:
+                events = self._core.take_events()
+            if events[1]:
+                for observe in observers:  # first: who sees an end finds it counted
+                    observe(events[1])
+            with self._lock:
+                waiters = deliver(self._live, events)
+            self._giver = 0
+            return waiters
 
     def set_draining(self, draining: bool) -> None:
         with self._lock:
