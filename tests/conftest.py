@@ -2,12 +2,22 @@
 
 import signal
 
+import pytest
 from seeds import FRESH_SEED
 
+from wattwork import _native
 from wattwork._native import HAVE_CORE
 
 # A shell's background job ignores Ctrl-C, and so would the processes whose Ctrl-C is tested.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(params=["installed", "python"])
+def loop(request, monkeypatch):
+    """Schedulers made in the test run on the installed loop, and on the Python one."""
+    if request.param == "python":
+        monkeypatch.setattr(_native, "HAVE_CORE", False)
+    return request.param
 
 
 def pytest_report_header():

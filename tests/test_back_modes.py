@@ -28,14 +28,7 @@ FOREVER = replace(CONFIG, max_queue_delay_us=2**31 - 1)  # longer than any test
 HANG_MS = 60_000
 WORK = Work.from_header(GENESIS, version_mask=0x1FFFE000)
 
-
-@pytest.fixture(params=["installed", "python"], autouse=True)
-def loop(request, monkeypatch):
-    if request.param == "python":
-        monkeypatch.setattr(_native, "HAVE_CORE", False)
-    return request.param
-
-
+pytestmark = pytest.mark.usefixtures("loop")
 only_installed = pytest.mark.parametrize("loop", ["installed"], indirect=True)
 
 

@@ -7,6 +7,7 @@ from random import Random
 from types import SimpleNamespace
 
 import pytest
+from backs import wait_until
 from engines_for_tests import SumEngine, expected
 from headers import GENESIS
 from hypothesis import given, seed, settings
@@ -192,13 +193,6 @@ def tree(tmp_path, monkeypatch):
     made = Tree(tmp_path)
     yield made
     made.close()
-
-
-def wait_until(ready):
-    deadline = time.monotonic() + 60
-    while not ready():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_a_counter_is_kept_below_its_cap(tree):

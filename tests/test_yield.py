@@ -20,11 +20,7 @@ HANG_MS = 60_000
 WORK = Work.from_header(GENESIS, version_mask=0x1FFFE000)
 
 
-@pytest.fixture(params=["installed", "python"], autouse=True)
-def loop(request, monkeypatch):
-    if request.param == "python":
-        monkeypatch.setattr(_native, "HAVE_CORE", False)
-    return request.param
+pytestmark = pytest.mark.usefixtures("loop")
 
 
 def test_requests_interrupt_the_back_and_it_goes_on():

@@ -26,11 +26,6 @@ namespace py = pybind11;
 namespace ww::bindings {
 namespace {
 
-template <class T>
-py::array_t<T> copied(const T* from, int32_t n) {
-  return py::array_t<T>(n, from);
-}
-
 // A Python StepEngine behind the C interface. An exception becomes a failed batch, its words kept for the requests.
 struct PythonEngine {
   py::object engine, out;

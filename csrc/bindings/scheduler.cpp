@@ -49,15 +49,6 @@ py::dict counters_of(const SchedulerCounters& c) {
   return d;
 }
 
-namespace {
-
-template <class T>
-py::array_t<T> copied(const T* from, int32_t n) {
-  return py::array_t<T>(n, from);
-}
-
-}  // namespace
-
 RequestParams params_of(int32_t max_tokens, int32_t stop_token_id, const py::object& s, int32_t priority,
                         uint64_t tenant, int64_t deadline_ns, int64_t timeout_ns) {
   RequestParams params{max_tokens, stop_token_id, {0, 1, 1, 0, 0}, priority, tenant, deadline_ns, timeout_ns};

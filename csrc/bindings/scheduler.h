@@ -11,6 +11,10 @@ namespace ww::bindings {
 SchedulerConfig config_of(const pybind11::object& config);      // a wattwork.SchedulerConfig
 pybind11::dict counters_of(const SchedulerCounters& counters);  // under the names of wattwork.Stats
 using Int32s = pybind11::array_t<int32_t, pybind11::array::c_style | pybind11::array::forcecast>;
+template <class T>
+pybind11::array_t<T> copied(const T* from, int32_t n) {
+  return pybind11::array_t<T>(n, from);
+}
 // `sampling`: a wattwork.Sampling or None.
 RequestParams params_of(int32_t max_tokens, int32_t stop_token_id, const pybind11::object& sampling, int32_t priority,
                         uint64_t tenant, int64_t deadline_ns, int64_t timeout_ns);

@@ -278,7 +278,10 @@ class Scheduler:
         return 0 if self._back is None else int(self._back.units)
 
     def on_ends(self, observe: Callable[[list[EndEvent]], object]) -> None:
-        """Call this with the requests that ended, in batches, on the courier's thread; it must not wait."""
+        """Call this with the requests that ended, in batches, on the courier's thread or that of who cancels.
+
+        It must not wait; what it raises goes to the log of `logging`.
+        """
         self._courier.observers.append(partial(guarded, observe))
 
     def close(self) -> None:
