@@ -1,7 +1,7 @@
 // What bench_yield.py times, in a program of its own without an interpreter. Prints one JSON object, in nanoseconds.
 //
-//     yields ISA THREADS TRIALS BACK      lone requests at random moments, for an engine that does nothing; BACK 1: with
-//                                         hashing behind
+//     yields ISA THREADS TRIALS BACK EAGER    lone requests at random moments, for an engine that does nothing; BACK 1:
+//                                             with hashing behind; EAGER 1: who asks spins before it sleeps
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -31,6 +31,7 @@ void print(const char* name, const std::vector<int64_t>& times, const char* afte
 
 int main(int, char** argv) {
   const int threads = std::atoi(argv[2]), trials = std::atoi(argv[3]);
+  const bool eager = std::atoi(argv[5]) != 0;
   ww::SchedulerConfig config{};
   config.max_num_seqs = 64, config.max_num_batched_tokens = 512, config.max_num_queued_reqs = 64;
   config.max_num_queued_tokens = 4096, config.block_size = 16, config.num_blocks = 64, config.max_model_len = 64;
@@ -50,7 +51,7 @@ int main(int, char** argv) {
     std::this_thread::sleep_for(std::chrono::microseconds(1000 + random() % 3000));
     const int64_t begin = ww::now_ns();
     if (loop.submit(prompt, 3, params) < 1) return 1;
-    do loop.wait_events(1000), loop.take_events(events);
+    do loop.wait_events(1000, eager), loop.take_events(events);
     while (events.ends.empty());
     requests.push_back(ww::now_ns() - begin);
     if (i % 1000 == 999 || i == trials - 1) {  // no more are kept

@@ -169,11 +169,11 @@ class HeldLoop {
   }
 
   // Waits for events and gives them to their handles. What now wants to be woken; None: closed, and all told.
-  py::object deliver(int64_t timeout_ms, const py::list& observers) {
+  py::object deliver(int64_t timeout_ms, const py::list& observers, bool eager) {
     bool closed = false, wait = true;
     do {
       py::gil_scoped_release release;
-      if (wait) closed = !loop_->wait_events(timeout_ms);
+      if (wait) closed = !loop_->wait_events(timeout_ms, eager);
       else std::this_thread::sleep_for(std::chrono::microseconds(100));
     } while (!(wait = !delivering_));  // by a cancel, whose observer has let go of the GIL
     if (closed) return py::none();
@@ -283,7 +283,7 @@ void bind_loop(py::module_& m) {
            py::arg("config"), py::arg("engine"), py::arg("native"), py::arg("threads"), py::arg("record") = "",
            py::arg("vocab") = int64_t{1} << 31, py::arg("back_mode") = "gap", py::arg("corun_threads") = 1)
       .def("submit", &HeldLoop::submit)
-      .def("deliver", &HeldLoop::deliver)
+      .def("deliver", &HeldLoop::deliver, py::arg("timeout_ms"), py::arg("observers"), py::arg("eager") = false)
       .def_property_readonly("live", &HeldLoop::live)
       .def("cancel", &HeldLoop::cancel)
       .def("set_back", [](HeldLoop& held, std::shared_ptr<Back> back) { held.loop().set_back(std::move(back)); },

@@ -112,7 +112,7 @@ std::string Loop::take_back_error() {
   return std::exchange(impl_->back_error, {});
 }
 
-bool Loop::wait_events(int64_t timeout_ms) {
+bool Loop::wait_events(int64_t timeout_ms, bool eager) {
   if (forked()) return false;
   Impl& m = *impl_;
   std::unique_lock lock(m.mutex);
@@ -121,7 +121,17 @@ bool Loop::wait_events(int64_t timeout_ms) {
     const int64_t now = now_ns();
     m.core.expire(now);
     m.tell();
-    if (m.stopped || !m.core.events().empty() || now >= until_ns) break;
+    if (m.stopped || !m.core.events().empty()) break;
+    if (std::exchange(eager, false)) {
+      const uint32_t seen = m.told.load();
+      m.spinning.fetch_add(1);
+      lock.unlock();
+      spin_until([&] { return m.told.load(std::memory_order_relaxed) != seen; });
+      m.spinning.fetch_sub(1);
+      lock.lock();
+      continue;
+    }
+    if (now >= until_ns) break;
     m.events.wait_for(lock, std::chrono::nanoseconds(std::min(until_ns, m.core.next_timeout_ns()) - now));
   }
   return !m.stopped || !m.core.events().empty();

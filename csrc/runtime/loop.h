@@ -64,8 +64,9 @@ class WW_API Loop {
   // A back that throws is dropped: why, told once. Empty: none was.
   std::string take_back_error();
   // Waits until something has happened that was not taken yet, or for so long. False: closed, and all taken. Who waits
-  // here also ends what times out, on time, whatever the engine does.
-  bool wait_events(int64_t timeout_ms);
+  // here also ends what times out, on time, whatever the engine does. `eager`: first spins, some tens of
+  // microseconds, whatever the timeout, with the back away; for who waits for an answer and does nothing else.
+  bool wait_events(int64_t timeout_ms, bool eager = false);
   // Moves what has happened into `into`.
   void take_events(Events& into);
   // While draining, submit() answers kRejectDraining. Calls nest.

@@ -69,6 +69,7 @@ struct Loop::Impl {
   void idle(std::unique_lock<std::mutex>& lock, std::optional<Team>& team);
   void give_up(const std::string& why);
   void tell();  // with the lock
+  bool give_way(std::unique_lock<std::mutex>& lock);
   void call() {  // what the loop thread has to look at came; with the lock
     calls.fetch_add(1);
     work.notify_one();
@@ -93,7 +94,9 @@ struct Loop::Impl {
   std::condition_variable work;    // for the loop thread, where it sleeps
   std::atomic<uint32_t> calls{0};  // and where it spins
   const bool spins = default_threads() > 1;
-  std::condition_variable events;  // for wait_events
+  std::condition_variable events;  // for wait_events, where it sleeps
+  std::atomic<uint32_t> told{0};   // and where it spins
+  std::atomic<int> spinning{0};    // how many do
   std::condition_variable quiet;   // for set_back and wait_idle
   std::condition_variable beside;  // for the thread that works beside
   std::condition_variable clock;   // for the timekeeper

@@ -15,7 +15,10 @@ constexpr int64_t kLeadNs = 50'000;        // before its end: the timekeeper mus
 }  // namespace
 
 void Loop::Impl::tell() {
-  if (!core.events().empty()) events.notify_all();
+  if (!core.events().empty()) {
+    told.fetch_add(1);
+    if (spinning.load() == 0) events.notify_all();  // who spins takes them all
+  }
   if (!core.has_work()) quiet.notify_all();
 }
 
@@ -45,7 +48,7 @@ void Loop::Impl::main() {
       if (arrange(lock, team)) continue;
       if (core.has_work()) step(lock, team);
       else if (!may_hash()) idle(lock, team);
-      else if (!rest(lock, gap)) hash(lock, gap, team, threads - n_beside);
+      else if (!give_way(lock) && !rest(lock, gap)) hash(lock, gap, team, threads - n_beside);
     } catch (const std::exception& error) {
       if (!lock.owns_lock()) lock.lock();
       give_up(error.what());
@@ -112,6 +115,17 @@ void Loop::Impl::idle(std::unique_lock<std::mutex>& lock, std::optional<Team>& t
   const bool called = spins && spin_until([&] { return calls.load(std::memory_order_relaxed) != seen; });
   lock.lock();
   if (!called) work.wait(lock, [&] { return calls.load() != seen; });
+}
+
+// Lets those who spin for what was told see it. Who spins gives its core away, and a back that began at once would have
+// it for milliseconds. False: nobody spins.
+bool Loop::Impl::give_way(std::unique_lock<std::mutex>& lock) {
+  if (spinning.load() == 0) return false;
+  const uint32_t seen = calls.load();
+  lock.unlock();
+  spin_until([&] { return spinning.load() == 0 || calls.load(std::memory_order_relaxed) != seen; });
+  lock.lock();
+  return true;
 }
 
 // What threw ends alone: the batch in flight fails; with none (no memory for a batch), all requests are let go, so that

@@ -185,6 +185,39 @@ void yields() {
   back->verify();
 }
 
+// Some wait eagerly, one sleeps: each end is told to one of them, and the back goes on once nobody spins.
+void eager_waits() {
+  CountingEngine engine;
+  const LoopEngine face = engine.face();
+  auto back = std::make_shared<CountingBack>();
+  Loop loop(kConfig, &face, 2);
+  Consumer sleeper(loop);
+  loop.set_back(back);
+  std::atomic<int> told{0};
+  std::vector<std::thread> callers;
+  for (int t = 0; t < 3; ++t)
+    callers.emplace_back([&] {
+      Events events;
+      for (int i = 0; i < 300; ++i) {
+        CHECK(submit(loop, 3, 1) > 0);
+        CHECK(loop.wait_events(0, true));
+        loop.take_events(events);
+        told += static_cast<int>(events.ends.size());
+        if (i % 50 == 0) {
+          const uint64_t before = back->units();
+          wait_until([&] { return back->units() > before; });
+        }
+      }
+    });
+  for (auto& caller : callers) caller.join();
+  wait_until([&] { return loop.wait_idle(1000) && told + sleeper.count == 900; });
+  loop.close();
+  CHECK(!loop.wait_events(60000, true));
+  sleeper.thread.join();
+  CHECK(told + sleeper.count == 900);
+  back->verify();
+}
+
 // An engine that works until it is let go.
 struct BlockedEngine {
   std::atomic<int> inside{0}, let_go{0};
@@ -578,6 +611,7 @@ void forked_child_is_closed() {
 int main() {
   storm();
   yields();
+  eager_waits();
   timeouts_beside_a_blocked_engine();
   delays();
   hashing_in_a_delay();

@@ -136,8 +136,11 @@ class FallbackLoop:
     def live(self) -> int:
         return len(self._live)
 
-    def deliver(self, timeout_ms: int, observers: Observers) -> list[Waiter] | None:
-        """Also ends what times out, on time, whatever the engine does; and the back's turn."""
+    def deliver(self, timeout_ms: int, observers: Observers, eager: bool = False) -> list[Waiter] | None:
+        """Also ends what times out, on time, whatever the engine does; and the back's turn.
+
+        Never `eager`: who spins in Python keeps the GIL from who answers.
+        """
         until_ns = time.monotonic_ns() + timeout_ms * 1_000_000
         with self._lock:
             while True:

@@ -161,6 +161,8 @@ class Handle:
         """Its output tokens, the stop token included. RequestFailed if it ended otherwise; TimeoutError after
         `timeout_ms`, and then it goes on."""
         if self._end is None:
+            self._scheduler._look_out()
+        if self._end is None:
             self._wait(self._on_end, lambda: False, timeout_ms)
         return self._outcome_tokens()
 

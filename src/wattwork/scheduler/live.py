@@ -307,6 +307,13 @@ class Scheduler:
         self._courier.wake(self._loop, waiters)
         return True
 
+    def _look_out(self) -> None:
+        """For who only waits: an answer that comes at once is delivered here, without waking the courier."""
+        self._check_process()
+        waiters = self._loop.deliver(0, self._courier.observers, True)
+        if waiters is not None:
+            self._courier.wake(self._loop, waiters)
+
     def _check_mode(self, mode: str) -> None:
         if mode not in BACK_MODES:
             raise InvalidInput(f"there is no back_mode {mode!r}; choose one of {', '.join(BACK_MODES)}.")
