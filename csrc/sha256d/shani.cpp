@@ -1,8 +1,8 @@
 // SHA-NI: x86's instructions for two rounds of SHA-256 and for its message schedule. One nonce a stream; four streams
 // side by side hide the two rounds' latency of four cycles. The loop is assembly, which shani_streams.py writes.
-// Measured (AMD EPYC of family 25, model 17, one thread): 93 cycles a nonce undisturbed, which is 39.6 MH/s; by
-// bench/bench_search.py, with other programs on the other core, 37.2. Its four pipes would allow 74 cycles if each part of
-// these instructions fitted any of them; without their dependencies the same instructions take 82.
+// Measured (AMD EPYC of family 25, model 17, one thread): 38.3 MH/s by bench/bench_search.py, some 93 cycles a nonce at
+// best. Its four pipes would allow 74 cycles if each part of these instructions fitted any of them; without their
+// dependencies the same instructions take 82.
 #include <stddef.h>
 
 #include "sha256d/constants.h"
