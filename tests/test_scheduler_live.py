@@ -327,6 +327,48 @@ def test_result_timeout_leaves_the_request_alive(scheduler, engine):
     assert handle.result(HANG_MS) == expected([1], 3)
 
 
+def test_result_timeout_beside_an_observer_that_blocks(scheduler):
+    observing, let_go = threading.Event(), threading.Event()
+
+    def block(ends):
+        observing.set()
+        let_go.wait(60)
+
+    scheduler.on_ends(block)
+    scheduler.submit([1], max_tokens=1)
+    assert observing.wait(60)
+    second = scheduler.submit([2], max_tokens=1)
+    with pytest.raises(TimeoutError):
+        second.result(timeout_ms=20)
+    let_go.set()
+    assert second.result() == expected([2], 1)
+
+
+def test_an_answer_beside_a_cancel_whose_observer_blocks(scheduler, engine):
+    let_go, blocks = threading.Event(), threading.Event()
+
+    def observe(ends):
+        if threading.current_thread().name == "canceller":
+            blocks.set()
+            let_go.wait(60)
+
+    scheduler.on_ends(observe)
+    for i in range(10):
+        blocks.clear(), let_go.clear()
+        engine.gate.clear()
+        first = scheduler.submit([1], max_tokens=1)
+        canceller = threading.Thread(target=first.cancel, name="canceller")
+        canceller.start()
+        assert blocks.wait(60)
+        second = scheduler.submit([2, i], max_tokens=1)
+        engine.gate.set()
+        with pytest.raises(TimeoutError):
+            second.result(timeout_ms=5)
+        let_go.set()
+        canceller.join()
+        assert second.result(HANG_MS) == expected([2, i], 1)
+
+
 def test_what_is_asked_wrongly(scheduler, engine):
     for tokens in ([], [[1]], [1.5], [-1], [2**31], "ab"):
         with pytest.raises(InvalidInput, match="tokens must"):

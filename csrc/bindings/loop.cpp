@@ -168,14 +168,19 @@ class HeldLoop {
     return id;
   }
 
-  // Waits for events and gives them to their handles. What now wants to be woken; None: closed, and all told.
+  // Waits for events and gives them to their handles. What now wants to be woken; None: closed, and all told. Who is
+  // `eager` leaves it to another who delivers already.
   py::object deliver(int64_t timeout_ms, const py::list& observers, bool eager) {
     bool closed = false, wait = true;
     do {
       py::gil_scoped_release release;
       if (wait) closed = !loop_->wait_events(timeout_ms, eager);
       else std::this_thread::sleep_for(std::chrono::microseconds(100));
-    } while (!(wait = !delivering_));  // by a cancel, whose observer has let go of the GIL
+    } while (!(wait = !delivering_) && !eager);  // by a cancel, whose observer has let go of the GIL
+    if (delivering_) {
+      loop_->leave_events();
+      return py::list();
+    }
     if (closed) return py::none();
     loop_->take_events(events_);  // now: much may have come while this thread waited for the GIL
     return give(observers);

@@ -120,7 +120,7 @@ bool Loop::wait_events(int64_t timeout_ms, bool eager) {
   for (;;) {
     const int64_t now = now_ns();
     m.core.expire(now);
-    m.tell();
+    if (!m.core.has_work()) m.quiet.notify_all();
     if (m.stopped || !m.core.events().empty()) break;
     if (std::exchange(eager, false)) {
       const uint32_t seen = m.told.load();
@@ -135,6 +135,12 @@ bool Loop::wait_events(int64_t timeout_ms, bool eager) {
     m.events.wait_for(lock, std::chrono::nanoseconds(std::min(until_ns, m.core.next_timeout_ns()) - now));
   }
   return !m.stopped || !m.core.events().empty();
+}
+
+void Loop::leave_events() {
+  if (forked()) return;
+  std::lock_guard lock(impl_->mutex);
+  impl_->events.notify_all();
 }
 
 void Loop::take_events(Events& into) {

@@ -67,6 +67,8 @@ class WW_API Loop {
   // here also ends what times out, on time, whatever the engine does. `eager`: first spins, some tens of
   // microseconds, whatever the timeout, with the back away; for who waits for an answer and does nothing else.
   bool wait_events(int64_t timeout_ms, bool eager = false);
+  // For who was told of events and does not take them: another who waits is told.
+  void leave_events();
   // Moves what has happened into `into`.
   void take_events(Events& into);
   // While draining, submit() answers kRejectDraining. Calls nest.

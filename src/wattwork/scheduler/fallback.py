@@ -137,10 +137,9 @@ class FallbackLoop:
         return len(self._live)
 
     def deliver(self, timeout_ms: int, observers: Observers, eager: bool = False) -> list[Waiter] | None:
-        """Also ends what times out, on time, whatever the engine does; and the back's turn.
-
-        Never `eager`: who spins in Python keeps the GIL from who answers.
-        """
+        """Also ends what times out, on time, whatever the engine does; and the back's turn."""
+        if eager:
+            return []  # who spins in Python keeps the GIL from who answers
         until_ns = time.monotonic_ns() + timeout_ms * 1_000_000
         with self._lock:
             while True:
