@@ -9,9 +9,12 @@
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 namespace ww::gpu {
 
+// WW_NO_POLL leaves out what asks whether to leave: to see what it costs.
 __device__ __forceinline__ u32 load_flag(const u32* flag) {
-  u32 x;
+  u32 x = 0;
+#if !defined(WW_NO_POLL)
   asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(x) : "l"(flag) : "memory");
+#endif
   return x;
 }
 
@@ -23,17 +26,23 @@ struct Common {
   u64* slots;
   const u32* flag;
   u64* hits;
-  u64 begin;  // by the SM's clock
+  u64 deadline;  // by the SM's clock
   Powers powers;
   u32 number;  // of the unit
 
   __device__ Common(const Scan& s, const Lane* l, Account* a, u64* slot, const u32* flags, u64* h, u32 unit)
-      : scan(s), lanes(l), account(a), slots(slot), flag(flags + unit % kFlags * kFlagStride), hits(h), begin(clock64()),
+      : scan(s), lanes(l), account(a), slots(slot), flag(flags + unit % kFlags * kFlagStride), hits(h), deadline(s.budget ? clock64() + s.budget : ~u64{0}),
         powers(powers_of(s.one)), number(unit) {}
 
   __device__ u64 slot() const { return slots[number]; }
   __device__ bool flagged() const { return load_flag(flag) != 0; }
-  __device__ bool late() const { return scan.budget && clock64() - begin >= scan.budget; }
+  __device__ bool late() const {
+#if defined(WW_NO_POLL)
+    return false;
+#else
+    return clock64() >= deadline;
+#endif
+  }
   __device__ void report(u64 offset, u32 version) const {
     if (offset >= scan.count || version >= scan.versions) return;
     const u64 place = atomicAdd(&account->found, u64{1});
@@ -100,6 +109,7 @@ struct RolledShared {
 struct Rolled : Common {
   static constexpr u32 kBatch = 2;
   RolledShared& shared;
+  u32 turn = 0;  // the warp that makes the next batch's schedules
   u32 version, midstate[8];
   Begin start;
 
@@ -144,10 +154,9 @@ struct Rolled : Common {
     if (threadIdx.x < kBatch) schedule(place, threadIdx.x);
     __syncthreads();
   }
-  // By each warp in turn.
-  __device__ void ahead(const Place& place) const {
-    if (threadIdx.x / 32 == place.done / kBatch % (blockDim.x / 32) && threadIdx.x % 32 < kBatch)
-      schedule(place, kBatch + threadIdx.x % 32);
+  __device__ void ahead(const Place& place) {
+    if (turn == threadIdx.x / 32 && threadIdx.x % 32 < kBatch) schedule(place, kBatch + threadIdx.x % 32);
+    if (++turn == blockDim.x / 32) turn = 0;
   }
 
   __device__ bool iterate(const Place& place, u32 i, u32& found) const {

@@ -22,7 +22,7 @@ struct Place {
   u32 done, size;  // of the chunk's iterations; equal: it has no chunk
 };
 
-WW_FN u32 div_up(u64 n, u32 by) { return static_cast<u32>((n + by - 1) / by); }
+WW_FN u32 div_up(u64 n, u32 by) { return static_cast<u32>(n - 1) / by + 1; }  // 1 <= n <= 2^32; the quotient is less
 
 // The start of a chunk; size 0: there is none of that number. width: versions of a group; 0: plain.
 WW_FN Place place_of(const Scan& scan, u32 width, u64 chunk) {
@@ -43,7 +43,7 @@ WW_FN Place resumed(const Scan& scan, u32 width, u64 slot) {
 
 WW_FN u64 left_at(const Place& place) { return place.done < place.size ? slot_of(place.chunk, place.done) : 0; }
 
-// What every thread of a unit does. any(x): whether x holds for one of them; all get the same answer. A batch's hits are
+// What every thread of a unit does; Unit::kBatch is 1 or 2. any(x): whether x holds for one of them; all get the same answer. A batch's hits are
 // reported when no thread broke off, so each is reported once: a batch that was broken off is tested again.
 template <class Unit>
 WW_TASK walk(Unit& unit, const Scan& scan) {
@@ -58,7 +58,8 @@ WW_TASK walk(Unit& unit, const Scan& scan) {
     }
     if (!begun) WW_AWAIT(unit.begin(place));
     begun = true;
-    const u32 left = place.size - place.done, batch = left < Unit::kBatch ? left : Unit::kBatch;
+    const u32 left = place.size - place.done;
+    const u32 batch = Unit::kBatch == 1 || left < Unit::kBatch ? 1 : Unit::kBatch;
     u32 hits = 0;  // bit i: iteration i of the batch has one
     bool stop = unit.late();
     unit.ahead(place);
