@@ -10,8 +10,9 @@
 //   adds            a * 1 + b
 //   right shifts    the upper half of a * 2^(32 - n)
 //   some rotations  of a sum's term: acc + rotr(t, n) = t * 2^(32 - n) + acc, and the upper half of that product
-// WW_SHIFT_ALU leaves right shifts to the ALU and WW_ROTATE_FMA says in how many rounds of eight the last rotation of
-// the big sigmas goes to the FMA pipe: how fast that pipe gives upper halves decides, which bench/gpu.py measures.
+// WW_SHIFT_ALU leaves right shifts to the ALU; WW_ROTATE_FMA says of how many big sigmas of 16 the last rotation goes to
+// the FMA pipe. How fast that pipe gives upper halves decides, which bench/gpu.py measures. 5 is the most that loses
+// nothing if it gives them at half rate only: then both pipes are equally busy.
 //
 // Compiled as plain C++, the same arithmetic runs on the host, where the tests hold it against hashlib.
 #pragma once
@@ -25,7 +26,7 @@
 #endif
 
 #ifndef WW_ROTATE_FMA
-#define WW_ROTATE_FMA 3
+#define WW_ROTATE_FMA 5
 #endif
 
 namespace ww::gpu {
@@ -99,13 +100,13 @@ WW_FN constexpr u32 init(int i) {
 }
 constexpr u32 kPadOne = 0x80000000, kHeaderBits = 640, kHashBits = 256;
 constexpr int kLastRound = 60;  // of the second hash
-constexpr int kAsk = 40;        // the round in which the flag is read that the compression's end looks at
+constexpr int kAsk = 28;        // the round in which the flag is read that the compression's end looks at
 
 // Round r. s: a to h; x: h + K + W. Without `need_a` the new a is not made.
 WW_FN void round(const Powers& p, u32 (&s)[8], u32 x, int r, bool need_a = true) {
-  const bool fma = r % 8 < WW_ROTATE_FMA;
-  const u32 t1 = add_big1(p, add(p, ch(s[4], s[5], s[6]), x), s[4], fma);
-  const u32 a = need_a ? add_big0(p, add(p, maj(s[0], s[1], s[2]), t1), s[0], fma) : 0;
+  const bool fma0 = (2 * r + 1) * 7 % 16 < WW_ROTATE_FMA, fma1 = 2 * r * 7 % 16 < WW_ROTATE_FMA;  // spread evenly
+  const u32 t1 = add_big1(p, add(p, ch(s[4], s[5], s[6]), x), s[4], fma1);
+  const u32 a = need_a ? add_big0(p, add(p, maj(s[0], s[1], s[2]), t1), s[0], fma0) : 0;
   const u32 e = add(p, s[3], t1);
 #pragma unroll
   for (int i = 7; i > 0; --i) s[i] = s[i - 1];
@@ -113,20 +114,20 @@ WW_FN void round(const Powers& p, u32 (&s)[8], u32 x, int r, bool need_a = true)
   s[0] = a;
 }
 
-WW_FN constexpr u32 plain_small0(u32 x) { return rotr(x, 7) ^ rotr(x, 18) ^ x >> 3; }
-WW_FN constexpr u32 plain_small1(u32 x) { return rotr(x, 17) ^ rotr(x, 19) ^ x >> 10; }
-WW_FN constexpr u32 plain_big0(u32 x) { return rotr(x, 2) ^ rotr(x, 13) ^ rotr(x, 22); }
-WW_FN constexpr u32 plain_big1(u32 x) { return rotr(x, 6) ^ rotr(x, 11) ^ rotr(x, 25); }
+WW_FN constexpr u32 fixed_small0(u32 x) { return rotr(x, 7) ^ rotr(x, 18) ^ x >> 3; }
+WW_FN constexpr u32 fixed_small1(u32 x) { return rotr(x, 17) ^ rotr(x, 19) ^ x >> 10; }
+WW_FN constexpr u32 big0(u32 x) { return rotr(x, 2) ^ rotr(x, 13) ^ rotr(x, 22); }
+WW_FN constexpr u32 big1(u32 x) { return rotr(x, 6) ^ rotr(x, 11) ^ rotr(x, 25); }
 
 // Word r of the second hash's schedule, whose words 8 to 15 are fixed; 16 <= r.
 WW_FN u32 second_word(const Powers& p, u32 (&w)[16], int r) {
   u32& x = w[r & 15];
   u32 fixed = 0;  // of the sum
-  if (r == 17) fixed += plain_small1(kHashBits);
+  if (r == 17) fixed += fixed_small1(kHashBits);
   if (r == 22) fixed += kHashBits;
-  if (r == 23) fixed += plain_small0(kPadOne);
+  if (r == 23) fixed += fixed_small0(kPadOne);
   if (r == 24) fixed += kPadOne;
-  if (r == 30) fixed += plain_small0(kHashBits);
+  if (r == 30) fixed += fixed_small0(kHashBits);
   if (r == 31) fixed += kHashBits;
   u32 sum = x;                  // word r - 16
   bool any = r < 24 || r > 31;  // it is not fixed
@@ -150,12 +151,12 @@ struct Tail {
 };
 WW_FN Tail tail_of(const u32 (&w)[3]) {
   Tail t;
-  t.word16 = plain_small0(w[1]) + w[0];
-  t.word17 = plain_small1(kHeaderBits) + plain_small0(w[2]) + w[1];
-  t.word18 = plain_small1(t.word16) + w[2];
-  t.word19 = plain_small1(t.word17) + plain_small0(kPadOne);
-  t.word31 = plain_small0(t.word16) + kHeaderBits;
-  t.word32 = plain_small0(t.word17) + t.word16;
+  t.word16 = fixed_small0(w[1]) + w[0];
+  t.word17 = fixed_small1(kHeaderBits) + fixed_small0(w[2]) + w[1];
+  t.word18 = fixed_small1(t.word16) + w[2];
+  t.word19 = fixed_small1(t.word17) + fixed_small0(kPadOne);
+  t.word31 = fixed_small0(t.word16) + kHeaderBits;
+  t.word32 = fixed_small0(t.word17) + t.word16;
   t.keyed16 = t.word16 + k256(16);
   t.keyed17 = t.word17 + k256(17);
   return t;
@@ -172,7 +173,7 @@ WW_FN u32 first_word(const Powers& p, const Tail& t, u32 (&w)[16], u32 nonce, in
   if (r == 22) return x = add(p, near, kHeaderBits);
   const u32 sum = add(p, near, w[(r - 7) & 15]);
   if (r < 30) return x = sum;
-  if (r == 30) return x = add(p, sum, plain_small0(kHeaderBits));
+  if (r == 30) return x = add(p, sum, fixed_small0(kHeaderBits));
   if (r == 31) return x = add(p, sum, t.word31);
   if (r == 32) return x = add(p, sum, t.word32);
   return x = add(p, add(p, small0(p, w[(r - 15) & 15]), x), sum);
@@ -183,13 +184,13 @@ struct Begin {
   u32 a, b, c, d, e, f, g, h;
 };
 WW_FN Begin begin_of(const u32 (&s)[8]) {
-  const u32 t1 = s[7] + plain_big1(s[4]) + ch(s[4], s[5], s[6]) + k256(3);
-  const u32 t2 = plain_big0(s[0]) + maj(s[0], s[1], s[2]);
+  const u32 t1 = s[7] + big1(s[4]) + ch(s[4], s[5], s[6]) + k256(3);
+  const u32 t2 = big0(s[0]) + maj(s[0], s[1], s[2]);
   return {t1 + t2, s[0], s[1], s[2], s[3] + t1, s[4], s[5], s[6]};
 }
 
-// The first hash's rounds 3 to 63, after which s + midstate is the hash. x(r, h) is h + K + word r, 16 <= r.
-// `half` is called once on the way.
+// The first hash's rounds 3 to 63, after which s + midstate is the hash. x(r, h) is h + K + word r, 16 <= r. `half` is
+// called once on the way.
 template <class X, class Half>
 WW_FN void first_rounds(const Powers& p, u32 (&s)[8], const Begin& b, u32 nonce, X x, Half half) {
   const u32 begin[8] = {add(p, b.a, nonce), b.b, b.c, b.d, add(p, b.e, nonce), b.f, b.g, b.h};
@@ -211,8 +212,8 @@ WW_FN u32 second_hash(const Powers& p, u32 (&w)[16], Half half) {
   for (int i = 9; i < 15; ++i) w[i] = 0;
   w[15] = kHashBits;
   // Round 0, whose state is the initial one.
-  constexpr u32 t1 = init(7) + plain_big1(init(4)) + ch(init(4), init(5), init(6)) + k256(0);
-  constexpr u32 t2 = plain_big0(init(0)) + maj(init(0), init(1), init(2));
+  constexpr u32 t1 = init(7) + big1(init(4)) + ch(init(4), init(5), init(6)) + k256(0);
+  constexpr u32 t2 = big0(init(0)) + maj(init(0), init(1), init(2));
   u32 s[8] = {add(p, w[0], t1 + t2),      init(0), init(1), init(2),
               add(p, w[0], init(3) + t1), init(4), init(5), init(6)};
 #pragma unroll
@@ -226,6 +227,75 @@ WW_FN u32 second_hash(const Powers& p, u32 (&w)[16], Half half) {
     round(p, s, x, r, r <= kLastRound - 4);
   }
   return swap_bytes(s[4]);
+}
+
+// What all nonces of one version share.
+struct Fixed {
+  Tail tail;
+  Begin begin;
+  u32 midstate[8];
+};
+WW_FN Fixed fixed_of(const u32 (&tail)[3], const Lane& lane) {
+  Fixed f{tail_of(tail), begin_of(lane.start), {}};
+  for (int i = 0; i < 8; ++i) f.midstate[i] = lane.midstate[i];
+  return f;
+}
+
+// K + words 16 to 63 of a first hash, which all versions share.
+struct alignas(16) Quad {
+  u32 x[4];
+};
+constexpr int kQuads = 12;
+WW_FN void make_keyed(const Powers& p, const Tail& tail, u32 nonce, Quad* keyed) {
+  u32 w[16];
+  w[0] = tail.word16;
+  w[1] = tail.word17;
+#pragma unroll
+  for (int q = 0; q < kQuads; ++q) {
+    Quad quad;
+#pragma unroll
+    for (int r = 16 + 4 * q; r < 20 + 4 * q; ++r) {
+      if (r == 16) quad.x[0] = tail.keyed16;
+      else if (r == 17) quad.x[1] = tail.keyed17;
+      else quad.x[r % 4] = add(p, first_word(p, tail, w, nonce, r), k256(r));
+    }
+    keyed[q] = quad;
+  }
+}
+
+// The top 32 bits of the double hash, for a byte-swapped nonce. ask() reads whether to leave, some time before each
+// compression's end; where it is not 0, the hash is broken off there: false, and no top.
+template <class X, class Ask>
+WW_FN bool hash_top(const Powers& p, const Begin& begin, const u32 (&midstate)[8], u32 nonce, X x, Ask ask, u32& top) {
+  u32 s[8], w[16], asked = 0;
+  const auto half = [&] { asked = ask(); };
+  first_rounds(p, s, begin, nonce, x, half);
+  if (asked) return false;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) w[i] = add(p, s[i], midstate[i]);
+  top = second_hash(p, w, half);
+  return !asked;
+}
+template <class Ask>
+WW_FN bool top_plain(const Powers& p, const Fixed& f, u32 nonce, Ask ask, u32& top) {
+  u32 w[16];
+  w[0] = f.tail.word16;
+  w[1] = f.tail.word17;
+  const auto x = [&](int r, u32 h) {
+    if (r < 18) return add(p, h, r == 16 ? f.tail.keyed16 : f.tail.keyed17);
+    return add(p, add(p, first_word(p, f.tail, w, nonce, r), k256(r)), h);
+  };
+  return hash_top(p, f.begin, f.midstate, nonce, x, ask, top);
+}
+template <class Ask>
+WW_FN bool top_rolled(const Powers& p, const Begin& begin, const u32 (&midstate)[8], const Quad* keyed, u32 nonce,
+                      Ask ask, u32& top) {
+  Quad quad{};
+  const auto x = [&](int r, u32 h) {
+    if (r % 4 == 0) quad = keyed[r / 4 - 4];
+    return add(p, h, quad.x[r % 4]);
+  };
+  return hash_top(p, begin, midstate, nonce, x, ask, top);
 }
 
 }  // namespace ww::gpu

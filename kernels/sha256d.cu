@@ -6,7 +6,6 @@
 
 #include "walk.h"
 
-#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 namespace ww::gpu {
 
 // WW_NO_POLL leaves out what asks whether to leave: to see what it costs.
@@ -50,18 +49,12 @@ struct Common {
   }
 };
 
-struct PlainShared {
-  Tail tail;
-  Begin begin;
-  u32 midstate[8];
-};
-
 struct Plain : Common {
   static constexpr u32 kBatch = 1;
-  const PlainShared& shared;
+  const Fixed& fixed;
   u32 lane;
 
-  __device__ Plain(const Common& c, const PlainShared& s) : Common(c), shared(s), lane(threadIdx.x % 32) {}
+  __device__ Plain(const Common& c, const Fixed& s) : Common(c), fixed(s), lane(threadIdx.x % 32) {}
   __device__ u32 width() const { return 0; }
   __device__ u64 claim() const {
     u64 chunk = 0;
@@ -75,19 +68,10 @@ struct Plain : Common {
 
   __device__ bool iterate(const Place& place, u32, u32& found) const {
     const u32 nonce = swap_bytes(scan.first + static_cast<u32>(offset(place)));
-    u32 s[8], w[16], seen = 0;
-    const auto ask = [&] { seen = load_flag(flag); };
-    w[0] = shared.tail.word16;
-    w[1] = shared.tail.word17;
-    first_rounds(powers, s, shared.begin, nonce, [&](int r, u32 h) {
-      if (r < 18) return add(powers, h, r == 16 ? shared.tail.keyed16 : shared.tail.keyed17);
-      return add(powers, add(powers, first_word(powers, shared.tail, w, nonce, r), k256(r)), h);
-    }, ask);
-    if (seen) return true;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) w[i] = add(powers, s[i], shared.midstate[i]);
-    found = second_hash(powers, w, ask) <= scan.target_top;
-    return seen;
+    u32 top;
+    if (!top_plain(powers, fixed, nonce, [&] { return load_flag(flag); }, top)) return true;
+    found = top <= scan.target_top;
+    return false;
   }
   __device__ void report(const Place& place, u32) const { Common::report(offset(place), 0); }
   __device__ void leave(u64 slot) const {
@@ -95,13 +79,9 @@ struct Plain : Common {
   }
 };
 
-struct alignas(16) Quad {
-  u32 x[4];
-};
-
-// K + word r, 16 <= r, of the first hashes of a batch: while one batch reads its half, the next one's is filled.
+// The schedules of a batch: while one half is read, the other is filled for the next.
 struct RolledShared {
-  Quad keyed[2][2][12];
+  Quad keyed[2][2][kQuads];
   Tail tail;
   u64 chunk;
 };
@@ -127,25 +107,12 @@ struct Rolled : Common {
     return swap_bytes(scan.first + static_cast<u32>(offset(place, i)));
   }
 
-  __device__ void schedule(const Place& place, u32 i) const {
-    const u32 word3 = nonce(place, i);
-    Quad* const out = shared.keyed[place.done / kBatch + i / kBatch & 1][i % kBatch];
-    u32 w[16];
-    w[0] = shared.tail.word16;
-    w[1] = shared.tail.word17;
-#pragma unroll
-    for (int q = 0; q < 12; ++q) {
-      Quad quad;
-#pragma unroll
-      for (int r = 16 + 4 * q; r < 20 + 4 * q; ++r) {
-        if (r == 16) quad.x[0] = shared.tail.keyed16;
-        else if (r == 17) quad.x[1] = shared.tail.keyed17;
-        else quad.x[r % 4] = add(powers, first_word(powers, shared.tail, w, word3, r), k256(r));
-      }
-      out[q] = quad;
-    }
+  __device__ Quad* keyed(const Place& place, u32 i) const {
+    return shared.keyed[(place.done / kBatch + i / kBatch) & 1][i % kBatch];
   }
-
+  __device__ void schedule(const Place& place, u32 i) const {
+    make_keyed(powers, shared.tail, nonce(place, i), keyed(place, i));
+  }
   __device__ void begin(const Place& place) {
     version = place.group * blockDim.x + threadIdx.x;
     const Lane& lane = lanes[version < scan.versions ? version : scan.versions - 1];
@@ -160,19 +127,11 @@ struct Rolled : Common {
   }
 
   __device__ bool iterate(const Place& place, u32 i, u32& found) const {
-    u32 s[8], w[16], seen = 0;
-    const auto ask = [&] { seen = load_flag(flag); };
-    const Quad* const keyed = shared.keyed[place.done / kBatch & 1][i];
-    Quad quad;
-    first_rounds(powers, s, start, nonce(place, i), [&](int r, u32 h) {
-      if (r % 4 == 0) quad = keyed[r / 4 - 4];
-      return add(powers, h, quad.x[r % 4]);
-    }, ask);
-    if (seen) return true;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) w[i] = add(powers, s[i], midstate[i]);
-    found |= (second_hash(powers, w, ask) <= scan.target_top) << i;
-    return seen;
+    u32 top;
+    const auto ask = [&] { return load_flag(flag); };
+    if (!top_rolled(powers, start, midstate, keyed(place, i), nonce(place, i), ask, top)) return true;
+    found |= (top <= scan.target_top) << i;
+    return false;
   }
   __device__ void report(const Place& place, u32 found) const {
     for (u32 i = 0; i < kBatch; ++i)
@@ -189,15 +148,11 @@ using namespace ww::gpu;
 
 extern "C" __global__ void __launch_bounds__(1024) search_plain(const __grid_constant__ Scan scan, const Lane* lanes,
     Account* account, u64* slots, const u32* flags, u64* hits) {
-  __shared__ PlainShared shared;
-  if (threadIdx.x == 0) {
-    shared.tail = tail_of(scan.tail);
-    shared.begin = begin_of(lanes->start);
-    for (int i = 0; i < 8; ++i) shared.midstate[i] = lanes->midstate[i];
-  }
+  __shared__ Fixed fixed;
+  if (threadIdx.x == 0) fixed = fixed_of(scan.tail, *lanes);
   __syncthreads();
   const u32 number = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
-  Plain unit({scan, lanes, account, slots, flags, hits, number}, shared);
+  Plain unit({scan, lanes, account, slots, flags, hits, number}, fixed);
   walk(unit, scan);
 }
 
@@ -209,4 +164,3 @@ extern "C" __global__ void __launch_bounds__(1024) search_rolled(const __grid_co
   Rolled unit({scan, lanes, account, slots, flags, hits, blockIdx.x}, shared);
   walk(unit, scan);
 }
-#endif
