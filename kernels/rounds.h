@@ -100,7 +100,6 @@ WW_FN constexpr u32 init(int i) {
 }
 constexpr u32 kPadOne = 0x80000000, kHeaderBits = 640, kHashBits = 256;
 constexpr int kLastRound = 60;  // of the second hash
-constexpr int kAsk = 28;        // the round in which the flag is read that the compression's end looks at
 
 // Round r. s: a to h; x: h + K + W. Without `need_a` the new a is not made.
 WW_FN void round(const Powers& p, u32 (&s)[8], u32 x, int r, bool need_a = true) {
@@ -189,24 +188,21 @@ WW_FN Begin begin_of(const u32 (&s)[8]) {
   return {t1 + t2, s[0], s[1], s[2], s[3] + t1, s[4], s[5], s[6]};
 }
 
-// The first hash's rounds 3 to 63, after which s + midstate is the hash. x(r, h) is h + K + word r, 16 <= r. `half` is
-// called once on the way.
-template <class X, class Half>
-WW_FN void first_rounds(const Powers& p, u32 (&s)[8], const Begin& b, u32 nonce, X x, Half half) {
+// The first hash's rounds 3 to 63, after which s + midstate is the hash. x(r, h) is h + K + word r, 16 <= r.
+template <class X>
+WW_FN void first_rounds(const Powers& p, u32 (&s)[8], const Begin& b, u32 nonce, X x) {
   const u32 begin[8] = {add(p, b.a, nonce), b.b, b.c, b.d, add(p, b.e, nonce), b.f, b.g, b.h};
 #pragma unroll
   for (int i = 0; i < 8; ++i) s[i] = begin[i];
 #pragma unroll
   for (int r = 4; r < 64; ++r) {
-    if (r == kAsk) half();
     const u32 fixed = k256(r) + (r == 4 ? kPadOne : r == 15 ? kHeaderBits : 0);
     round(p, s, r < 16 ? add(p, s[7], fixed) : x(r, s[7]), r);
   }
 }
 
 // The second hash of the first one, w[0] to w[7]: its last word, byte-swapped, which is the number's top.
-template <class Half>
-WW_FN u32 second_hash(const Powers& p, u32 (&w)[16], Half half) {
+WW_FN u32 second_hash(const Powers& p, u32 (&w)[16]) {
   w[8] = kPadOne;
 #pragma unroll
   for (int i = 9; i < 15; ++i) w[i] = 0;
@@ -218,7 +214,6 @@ WW_FN u32 second_hash(const Powers& p, u32 (&w)[16], Half half) {
               add(p, w[0], init(3) + t1), init(4), init(5), init(6)};
 #pragma unroll
   for (int r = 1; r <= kLastRound; ++r) {
-    if (r == kAsk) half();
     u32 x;
     if (r < 4) x = add(p, w[r], k256(r) + init(7 - r));  // h is still the initial g, f, e
     else if (r < 8) x = add(p, add(p, w[r], k256(r)), s[7]);
@@ -263,18 +258,18 @@ WW_FN void make_keyed(const Powers& p, const Tail& tail, u32 nonce, Quad* keyed)
   }
 }
 
-// The top 32 bits of the double hash, for a byte-swapped nonce. ask() reads whether to leave, some time before each
-// compression's end; where it is not 0, the hash is broken off there: false, and no top.
+// The top 32 bits of the double hash, for a byte-swapped nonce. ask() reads whether to leave, and each compression's end
+// looks at it (the compiler puts the read as far ahead as the answer takes); not 0 breaks the hash off: false, no top.
 template <class X, class Ask>
 WW_FN bool hash_top(const Powers& p, const Begin& begin, const u32 (&midstate)[8], u32 nonce, X x, Ask ask, u32& top) {
-  u32 s[8], w[16], asked = 0;
-  const auto half = [&] { asked = ask(); };
-  first_rounds(p, s, begin, nonce, x, half);
-  if (asked) return false;
+  u32 s[8], w[16], leave = ask();
+  first_rounds(p, s, begin, nonce, x);
+  if (leave) return false;
+  leave = ask();
 #pragma unroll
   for (int i = 0; i < 8; ++i) w[i] = add(p, s[i], midstate[i]);
-  top = second_hash(p, w, half);
-  return !asked;
+  top = second_hash(p, w);
+  return !leave;
 }
 template <class Ask>
 WW_FN bool top_plain(const Powers& p, const Fixed& f, u32 nonce, Ask ask, u32& top) {

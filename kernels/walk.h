@@ -8,7 +8,7 @@
 #define WW_TASK __device__ __forceinline__ void
 #define WW_AWAIT(x) (x)
 #else
-#define WW_TASK static Task
+#define WW_TASK static typename Unit::Task
 #define WW_AWAIT(x) co_await (x)
 #endif
 

@@ -57,7 +57,7 @@ def test_polling_costs_at_most_a_hundredth(built, without_polling, name):
 
 @pytest.mark.parametrize("name", LEAST_GH_S)
 def test_the_flags_latency_is_hidden(built, name):
-    """From reading the flag to looking at it, each time: some 150 instructions of a warp, not a wait."""
+    """From reading the flag to looking at it, within a hash: over 100 instructions of a warp, not a wait."""
     code = [text for _, _, text in built[name][0].code]
     reads = [i for i, text in enumerate(code) if text.startswith("LDG.E.STRONG.GPU")]
     distances = []
@@ -66,7 +66,7 @@ def test_the_flags_latency_is_hidden(built, name):
         uses = (i for i in range(read + 1, len(code)) if f"{register}," in code[i] or code[i].endswith(register))
         distances.append(next(uses) - read)
     assert len(reads) == 3  # once more when the kernel starts
-    assert sorted(distances)[1] >= 150
+    assert sorted(distances)[1] >= 100
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_86", "sm_89", "sm_90"])
