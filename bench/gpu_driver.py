@@ -4,12 +4,14 @@ Nothing but the driver (libcuda.so.1) is needed; importing this needs nothing at
 """
 
 import ctypes
+import os
 import shutil
 import struct
 import subprocess
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 KERNELS = Path(__file__).resolve().parents[1] / "kernels"
 U32, U64 = ctypes.c_uint32, ctypes.c_uint64
@@ -38,7 +40,15 @@ class Scan(ctypes.Structure):
 
     @classmethod
     def of(
-        cls, header: bytes, target: int, span: range, *, versions: int = 1, chunk: int = 256, capacity: int, budget: int = 0
+        cls,
+        header: bytes,
+        target: int,
+        span: range,
+        *,
+        versions: int = 1,
+        chunk: int = 256,
+        capacity: int,
+        budget: int = 0,
     ) -> "Scan":
         tail = struct.unpack(">3I", header[64:76])
         return cls(len(span), budget, span.start, chunk, versions, tail, target >> 224, capacity, 1)
@@ -99,3 +109,191 @@ def compress(state: tuple[int, ...], words: tuple[int, ...]) -> tuple[int, ...]:
     return tuple((s + r) & 0xFFFFFFFF for s, r in zip(state, rounds(state, words, 64), strict=True))
 
 
+class Gpu:
+    """The first GPU through the CUDA driver API, in its primary context. `gpu(name, ...)` is a checked call."""
+
+    def __init__(self) -> None:
+        try:
+            self._cuda = ctypes.CDLL("libcuda.so.1")
+        except OSError:
+            raise SystemExit("bench/gpu.py: no NVIDIA driver here (libcuda.so.1 does not load).") from None
+        device, context = ctypes.c_int(), ctypes.c_void_p()
+        self("cuInit", 0)
+        self("cuDeviceGet", ctypes.byref(device), 0)
+        self("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
+        self("cuCtxSetCurrent", context)
+        name, driver = ctypes.create_string_buffer(256), ctypes.c_int()
+        self("cuDeviceGetName", name, 256, device)
+        self("cuDriverGetVersion", ctypes.byref(driver))
+        self._device = device
+        self.name, self.driver = name.value.decode(), driver.value
+        self.sms, self.arch = self._attribute(16), f"sm_{self._attribute(75)}{self._attribute(76)}"
+        self.khz = self._attribute(13)  # the SM clock's greatest
+
+    def __call__(self, name: str, *args: object) -> None:
+        code = getattr(self._cuda, name)(*args)
+        if code:
+            text = ctypes.c_char_p()
+            self._cuda.cuGetErrorString(code, ctypes.byref(text))
+            raise SystemExit(f"bench/gpu.py: {name} failed: {(text.value or b'?').decode()}.")
+
+    def _attribute(self, number: int) -> int:  # CUdevice_attribute
+        value = ctypes.c_int()
+        self("cuDeviceGetAttribute", ctypes.byref(value), number, self._device)
+        return value.value
+
+    def image(self, source: str, *options: str) -> bytes:
+        """kernels/`source`, built for this GPU."""
+        folder = os.environ.get("WATTWORK_CUDA_BIN")
+        nvcc = shutil.which("nvcc", path=folder)
+        if nvcc is None:
+            raise SystemExit("bench/gpu.py: no nvcc here; put it on the PATH, or name its folder in WATTWORK_CUDA_BIN.")
+        with tempfile.TemporaryDirectory() as out:
+            cubin = Path(out, "k.cubin")
+            build = [nvcc, "-std=c++17", f"-arch={self.arch}", "-cubin", *options, "-I", KERNELS, "-o", cubin]
+            subprocess.run([*build, KERNELS / source], check=True)
+            return cubin.read_bytes()
+
+    def load(self, image: bytes) -> ctypes.c_void_p:
+        module = ctypes.c_void_p()
+        self("cuModuleLoadData", ctypes.byref(module), image)
+        return module
+
+    def function(self, module: ctypes.c_void_p, name: str) -> ctypes.c_void_p:
+        function = ctypes.c_void_p()
+        self("cuModuleGetFunction", ctypes.byref(function), module, name.encode())
+        return function
+
+    def stream(self, priority: int = 0) -> ctypes.c_void_p:
+        """One that waits for no other; a smaller priority is more urgent."""
+        stream = ctypes.c_void_p()
+        self("cuStreamCreateWithPriority", ctypes.byref(stream), 1, priority)
+        return stream
+
+    def event(self) -> ctypes.c_void_p:
+        event = ctypes.c_void_p()
+        self("cuEventCreate", ctypes.byref(event), 0)
+        return event
+
+    def drop(self, *streams: ctypes.c_void_p, events: Sequence[ctypes.c_void_p] = ()) -> None:
+        for stream in streams:
+            self("cuStreamDestroy_v2", stream)
+        for event in events:
+            self("cuEventDestroy_v2", event)
+
+    def done(self, event: ctypes.c_void_p) -> bool:
+        code = self._cuda.cuEventQuery(event)
+        if code not in (0, 600):  # CUDA_ERROR_NOT_READY
+            self("cuEventSynchronize", event)  # says what is wrong
+        return code == 0
+
+    def elapsed_us(self, begin: ctypes.c_void_p, end: ctypes.c_void_p) -> float:
+        ms = ctypes.c_float()
+        self("cuEventElapsedTime", ctypes.byref(ms), begin, end)
+        return ms.value * 1e3
+
+    def allocated(self, size: int) -> ctypes.c_uint64:
+        pointer = U64()
+        self("cuMemAlloc_v2", ctypes.byref(pointer), ctypes.c_size_t(size))
+        return pointer
+
+    def buffer(self, size: int) -> ctypes.c_uint64:
+        """Bytes of the GPU's memory, zero."""
+        pointer = self.allocated(size)
+        self("cuMemsetD8_v2", pointer, ctypes.c_ubyte(0), ctypes.c_size_t(size))
+        return pointer
+
+    def mapped(self, size: int) -> tuple[ctypes.c_void_p, ctypes.c_uint64]:
+        """Bytes of the host's memory, and where the GPU sees them."""
+        host, pointer = ctypes.c_void_p(), U64()
+        self("cuMemHostAlloc", ctypes.byref(host), ctypes.c_size_t(size), 2)  # CU_MEMHOSTALLOC_DEVICEMAP
+        self("cuMemHostGetDevicePointer_v2", ctypes.byref(pointer), host, 0)
+        ctypes.memset(host, 0, size)
+        return host, pointer
+
+    def free(self, *pointers: ctypes.c_uint64) -> None:
+        for pointer in pointers:
+            self("cuMemFree_v2", pointer)
+
+    def write(self, pointer: ctypes.c_uint64, data: ctypes.Array | ctypes.Structure) -> None:
+        self("cuMemcpyHtoD_v2", pointer, ctypes.byref(data), ctypes.c_size_t(ctypes.sizeof(data)))
+
+    def read(self, pointer: ctypes.c_uint64, into: Any) -> Any:
+        self("cuMemcpyDtoH_v2", ctypes.byref(into), pointer, ctypes.c_size_t(ctypes.sizeof(into)))
+        return into
+
+    def launch(
+        self, function: ctypes.c_void_p, blocks: int, threads: int, *args: object, stream: ctypes.c_void_p | None = None
+    ) -> None:
+        pointers = (ctypes.c_void_p * len(args))(*(ctypes.addressof(arg) for arg in args))
+        self("cuLaunchKernel", function, blocks, 1, 1, threads, 1, 1, 0, stream, pointers, None)
+
+    def wait(self, stream: ctypes.c_void_p | None = None) -> None:
+        self("cuStreamSynchronize", stream)
+
+    def launch_s(self, function: ctypes.c_void_p, blocks: int, threads: int, *args: object) -> float:
+        """Launch, wait, and the seconds between by the GPU's events."""
+        begin, end = self.event(), self.event()
+        self("cuEventRecord", begin, None)
+        self.launch(function, blocks, threads, *args)
+        self("cuEventRecord", end, None)
+        self("cuEventSynchronize", end)
+        seconds = self.elapsed_us(begin, end) / 1e6
+        self.drop(events=(begin, end))
+        return seconds
+
+
+class Search:
+    """One search's memory on a GPU, and its launches of `blocks` x `threads`. flags: the device's own if None."""
+
+    def __init__(
+        self,
+        gpu: Gpu,
+        function: ctypes.c_void_p,
+        scan: Scan,
+        table: ctypes.Array[Lane],
+        *,
+        blocks: int,
+        threads: int,
+        flags: ctypes.c_uint64 | None = None,
+    ) -> None:
+        self.gpu, self.function, self.scan, self.blocks, self.threads = gpu, function, scan, blocks, threads
+        self._slots_size = 8 * blocks * (threads // 32)  # enough for either kind of unit
+        self._lanes, self._account = gpu.buffer(ctypes.sizeof(table)), gpu.buffer(ctypes.sizeof(Account))
+        self._slots, self._hits = gpu.buffer(self._slots_size), gpu.buffer(8 * max(1, scan.capacity))
+        gpu.write(self._lanes, table)
+        self._own = [self._lanes, self._account, self._slots, self._hits]
+        if flags is None:
+            flags = gpu.buffer(4 * FLAGS * FLAG_STRIDE)
+            self._own.append(flags)
+        self.flags = flags
+        self._args = (scan, self._lanes, self._account, self._slots, self.flags, self._hits)
+
+    def begin(self, stream: ctypes.c_void_p | None = None) -> None:
+        """From the start, in that stream's order."""
+        for pointer, size in ((self._account, ctypes.sizeof(Account)), (self._slots, self._slots_size)):
+            self.gpu("cuMemsetD8Async", pointer, ctypes.c_ubyte(0), ctypes.c_size_t(size), stream)
+
+    def launch(self, stream: ctypes.c_void_p | None = None) -> None:
+        self.gpu.launch(self.function, self.blocks, self.threads, *self._args, stream=stream)
+
+    def run_s(self) -> float:
+        self.begin()
+        return self.gpu.launch_s(self.function, self.blocks, self.threads, *self._args)
+
+    def account(self) -> Account:
+        return self.gpu.read(self._account, Account())
+
+    def unfinished(self) -> bool:
+        return any(self.gpu.read(self._slots, (U64 * (self._slots_size // 8))()))
+
+    def candidates(self) -> list[tuple[int, int]]:
+        """(version number, nonce), ascending."""
+        found = self.account().found
+        if found > self.scan.capacity:
+            raise SystemExit(f"bench/gpu.py: {found} candidates are more than the buffer's {self.scan.capacity}.")
+        words = self.gpu.read(self._hits, (U64 * max(1, self.scan.capacity))())
+        return sorted((word >> 32, word & 0xFFFFFFFF) for word in words[:found])
+
+    def close(self) -> None:
+        self.gpu.free(*self._own)

@@ -97,7 +97,7 @@ def compiled(folder: Path, *options: str, arch: str = "sm_90") -> dict[str, Kern
 
 
 def opcode(text: str) -> str:
-    return text.split()[0].split(".")[0]
+    return re.split(r"[. ]", text, maxsplit=1)[0]
 
 
 class Graph:
@@ -228,7 +228,9 @@ def main() -> None:
     parser.add_argument("--opcodes", action="store_true", help="also how often each opcode is executed")
     args = parser.parse_args()
     folder = args.bin or tools()
-    print(f"per nonce, sm_90, blocks of {BLOCK} threads; GH/s at {SMS} SMs x {GHZ} GHz; (..): upper halves at half rate")
+    print(
+        f"per nonce, sm_90, blocks of {BLOCK} threads; GH/s at {SMS} SMs x {GHZ} GHz; (..): upper halves at half rate"
+    )
     for variant, options in VARIANTS.items():
         silent = bounds(folder, *options, "-DWW_NO_POLL")
         for name, (kernel, n) in bounds(folder, *options).items():

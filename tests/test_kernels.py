@@ -15,7 +15,9 @@ from wattwork.data import MAINNET_HEIGHTS, mainnet_header
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "bench"))
+import gpu as bench  # noqa: E402
 import gpu_driver as gpu  # noqa: E402
+import gpu_yield  # noqa: E402
 
 pytestmark = pytest.mark.core  # a compiler is needed, as for the core
 COMPILE = ["c++", "-std=c++20", "-O2", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror", "-shared", "-fPIC"]
@@ -28,9 +30,7 @@ def host(request, tmp_path_factory):
     """The kernels' arithmetic as a library of this machine."""
     library = tmp_path_factory.mktemp("kernels") / "arithmetic.so"
     source = ROOT / "tests" / "cpp" / "gpu_arithmetic.cpp"
-    subprocess.run(
-        [*COMPILE, *VARIANTS[request.param], "-I", ROOT / "kernels", source, "-o", library], check=True
-    )
+    subprocess.run([*COMPILE, *VARIANTS[request.param], "-I", ROOT / "kernels", source, "-o", library], check=True)
     return ctypes.CDLL(str(library))
 
 
@@ -83,3 +83,37 @@ def test_a_hash_is_broken_off_at_either_look(host, at, looks, whole):
     scan, done = gpu.Scan.of(bytes(80), 0, range(1), capacity=0), ctypes.c_bool(not whole)
     assert host.gpu_looks(ctypes.byref(scan), ctypes.byref(gpu.Lane.of(bytes(80))), at, ctypes.byref(done)) == looks
     assert done.value is whole
+
+
+def test_the_benchs_own_hits_are_hashlibs_whatever_the_version():
+    target, span = 2**253, range(1000, 1040)
+    headers = gpu.rolled(bench.GENESIS, bench.MASK, range(3))
+    expected = [(i, n) for i, one in enumerate(headers) for n in span if true_top(one, n) <= target >> 224]
+    exact = bench.of_target(bench.GENESIS, target, expected, 3)
+    assert 0 < len(exact) <= len(expected)
+    assert bench.true_hits(bench.GENESIS, target, span, 3) == exact
+
+
+def test_the_bench_tries_one_to_eight_warps_a_scheduler_in_whole_blocks():
+    for rolls in (False, True):
+        for warps, tries in bench.shapes(rolls).items():
+            assert tries
+            assert {blocks * threads for blocks, threads in tries} == {128 * warps}
+
+
+def test_stream_memory_operations_are_laid_out_as_in_cuda_h():
+    writes = gpu_yield.write_values(0x700000000, 7, barrier=False)
+    assert ctypes.sizeof(writes) == 48 * 16
+    words = list((gpu.U64 * 6).from_buffer(writes, 48))
+    assert words[:4] == [2, 0x700000080, 7, 1]
+
+
+def test_quantiles():
+    assert gpu_yield.quantiles_us([float(i) for i in range(1000)]) == {"p50_us": 500, "p99_us": 990, "max_us": 999}
+
+
+def test_without_a_driver_the_bench_says_so(tmp_path):
+    (tmp_path / "libcuda.so.1").write_bytes(b"no library")  # in front of one that may be here
+    command = [sys.executable, ROOT / "bench" / "gpu.py", "--out", tmp_path]
+    run = subprocess.run(command, check=False, capture_output=True, text=True, env={"LD_LIBRARY_PATH": str(tmp_path)})
+    assert (run.returncode, run.stderr) == (1, "bench/gpu.py: no NVIDIA driver here (libcuda.so.1 does not load).\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
-import sass_bound as sass  # noqa: E402
+import sass_bound as sass
 
 pytestmark = pytest.mark.core
 LEAST_GH_S = {"search_plain": 10.0, "search_rolled": 11.5}
@@ -98,7 +98,7 @@ def test_loops_count_as_often_as_they_run_and_what_is_rare_not_at_all():
 
 
 def test_an_instruction_without_a_pipe_is_refused():
-    with pytest.raises(SystemExit, match="no pipe is known for QMMA.SP"):
+    with pytest.raises(SystemExit, match=r"no pipe is known for QMMA\.SP"):
         sass.count(Counter({"IMAD": 1, "QMMA.SP": 1}))
 
 
