@@ -18,7 +18,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import gpu_yield
-from gpu_driver import U32, U64, Gpu, Scan, Search, lanes, rolled
+from gpu_driver import U32, U64, CudaError, Gpu, Scan, Search, lanes, rolled
 from gpu_sensors import Sensors
 
 VARIANTS = {
@@ -32,6 +32,7 @@ PIPES = ("lop3", "shf", "iadd3", "imad", "imad_hi", "imad_wide", "lop3_imad")
 OPS_PER_LOOP = 8 * 64  # CHAINS * ROUNDS in kernels/pipes.cu
 CAPACITY = 1 << 16  # places for candidates
 VERSIONS, MASK = 4096, 0x1FFFE000  # of BIP 320
+EXACT, LEAVING, PROBE, LONG = 1 << 20, 1 << 30, 1 << 28, 1 << 32  # pairs: of the checks, of what is timed
 QUANTUM_MS = 20  # of the launches beside which other calls are timed
 
 # Mainnet block 0, a target that one nonce in 2^16 meets, and one that none will.
@@ -69,16 +70,20 @@ class Kernel:
             self.gpu, self.function, scan, table(header, versions), blocks=blocks, threads=threads, flags=flags
         )
 
-    def long(self, shape: tuple[int, int], pairs: int = 2**32, **more: object) -> Search:
-        """A search of that many pairs or a little fewer, without candidates."""
+    def long(self, shape: tuple[int, int], pairs: int | None = None, **more: object) -> Search:
+        """A search of that many pairs (LONG) or a little fewer, without candidates."""
         versions = VERSIONS if self.rolls else 1
-        return self.search(GENESIS, HARD, range(pairs // versions), shape, versions=versions, **more)
+        return self.search(GENESIS, HARD, range((pairs or LONG) // versions), shape, versions=versions, **more)
 
 
-def shapes(rolls: bool) -> dict[int, list[tuple[int, int]]]:
-    """By warps a scheduler: (blocks of an SM, threads of a block) to try."""
+def shapes(rolls: bool) -> list[tuple[int, int]]:
+    """(blocks of an SM, threads of a block) of one to eight warps a scheduler."""
     sizes = (128, 256, 512) if rolls else (128,)
-    return {w: [(128 * w // size, size) for size in sizes if 128 * w % size == 0] for w in range(1, 9)}
+    return [(128 * warps // size, size) for warps in range(1, 9) for size in sizes if 128 * warps % size == 0]
+
+
+def named(shape: tuple[int, int]) -> str:
+    return f"{shape[0]} x {shape[1]} threads an SM"
 
 
 def kernels(gpu: Gpu, options: tuple[str, ...]) -> dict[str, Kernel]:
@@ -132,15 +137,15 @@ def candidates(search: Search) -> list[tuple[int, int]]:
 def check(kernel: Kernel) -> str:
     """Exact hits over some 2^20 pairs against hashlib; the genesis block's own nonce; and the same after leaving."""
     versions, shape = (1000 if kernel.rolls else 1), (1, 256)
-    span = range(5, 5 + (1 << 20) // versions)
+    span = range(5, 5 + EXACT // versions)
     found = candidates(kernel.search(GENESIS, EASY, span, shape, versions=versions))
     if of_target(GENESIS, EASY, found, versions) != true_hits(GENESIS, EASY, span, versions):
         return "WRONG HITS"
     nonce, target = int.from_bytes(GENESIS[76:], "little"), 0xFFFF << 208
-    found = candidates(kernel.search(GENESIS, target, range(nonce - (1 << 20), nonce + (1 << 20)), shape))
+    found = candidates(kernel.search(GENESIS, target, range(nonce - EXACT, nonce + EXACT), shape))
     if of_target(GENESIS, target, found, 1) != [(0, nonce)]:
         return "THE GENESIS NONCE IS MISSED"
-    span = range((1 << 30) // (VERSIONS if kernel.rolls else 1))
+    span = range(LEAVING // (VERSIONS if kernel.rolls else 1))
     make = partial(kernel.search, GENESIS, EASY, span, shape, versions=VERSIONS)
     if gpu_yield.interrupted(kernel.gpu, make, stops=200) != candidates(make()):
         return "WRONG HITS AFTER LEAVING"
@@ -149,11 +154,11 @@ def check(kernel: Kernel) -> str:
 
 def gh_s(kernel: Kernel, shape: tuple[int, int], seconds: float) -> float:
     """The median of three searches of about that many seconds."""
-    probe = kernel.long(shape, 1 << 28)
+    probe = kernel.long(shape, PROBE)
     probe.run_s()
     probe_s = probe.run_s()
     probe.close()
-    search = kernel.long(shape, min(2**32, int((1 << 28) * seconds / probe_s)))
+    search = kernel.long(shape, min(LONG, int(PROBE * seconds / probe_s)))
     pairs = search.scan.count * search.scan.versions
     rate = pairs / statistics.median(search.run_s() for _ in range(3)) / 1e9
     search.close()
@@ -162,12 +167,8 @@ def gh_s(kernel: Kernel, shape: tuple[int, int], seconds: float) -> float:
 
 def power(kernel: Kernel, shape: tuple[int, int], sensors: Sensors, seconds: float) -> dict[str, float | None]:
     """Watts from one edge of the energy counter to another while hashing, the SM clock, and the rate meanwhile."""
-    gpu, search, stream, ends = (
-        kernel.gpu,
-        kernel.long(shape),
-        kernel.gpu.stream(),
-        (kernel.gpu.event(), kernel.gpu.event()),
-    )
+    gpu, search = kernel.gpu, kernel.long(shape)
+    stream, ends = gpu.stream(), (gpu.event(), gpu.event())
     runs = int((seconds + 2.5) / search.run_s()) + 1
     gpu("cuEventRecord", ends[0], stream)
     for _ in range(runs):
@@ -232,56 +233,52 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where gpu.json goes")
     parser.add_argument("--trials", type=int, default=2000, help="yields of each kind")
     parser.add_argument("--seconds", type=float, default=0.2, help="of one search whose rate is taken")
+    parser.add_argument("--power-seconds", type=float, default=2, help="of hashing while watts are taken")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     gpu, sensors = Gpu(), Sensors()
-    result: dict[str, object] = {"device": gpu.name, "arch": gpu.arch, "sms": gpu.sms, "driver": gpu.driver}
-    result |= {"date": time.strftime("%F"), "khz": gpu.khz}
+    result: dict[str, object] = {"device": gpu.name, "arch": gpu.arch, "sms": gpu.sms, "khz": gpu.khz}
+    result |= {"driver": gpu.driver, "date": time.strftime("%F")}
+    print(result)
 
-    def keep(name: str, value: object) -> None:
-        result[name] = value
+    failed: list[str] = []
+
+    def step(*names: str, measure: Callable[[], object]) -> object:
+        """result[names[0]][names[1]]... = what is measured, and kept; None where the driver says no."""
+        place = result
+        for name in names[:-1]:
+            place = place.setdefault(name, {})
+        try:
+            place[names[-1]] = value = measure()
+        except CudaError as error:
+            failed.append(f"{', '.join(names)}: {error}")
+            place[names[-1]] = {"failed": str(error)}
+            value = None
         (args.out / "gpu.json").write_text(json.dumps(result, indent=2) + "\n")
+        print(f"{', '.join(names)}: {f'{value:.3f}' if isinstance(value, float) else value}", flush=True)
+        return value
 
-    print(f"{gpu.name}, {gpu.arch}, {gpu.sms} SMs, CUDA driver {gpu.driver}")
-    keep("instructions_per_cycle_and_sm", rates := pipe_rates(gpu))
-    print(*(f"{name:>12} {value:7.1f} /cycle/SM" for name, value in rates.items()), sep="\n")
+    step("instructions_per_cycle_and_sm", measure=lambda: pipe_rates(gpu))
     default = kernels(gpu, ())
-    found = {}
     for kind, kernel in default.items():
-        found[kind] = check(kernel)
-        keep("hits", found)
-        print(f"{kind}: hits {found[kind]}")
-    yields: dict[str, dict[str, object]] = {}
-    for kind, kernel in default.items():
-        for way, shape in [
-            *((way, (1, 256)) for way in gpu_yield.WAYS),
-            ("write_value", (1, 128)),
-            ("write_value", (2, 256)),
-        ]:
-            name = f"{kind}, {way}, {shape[0]} x {shape[1]} threads"
-            make = partial(kernel.long, shape, (1 << 32) if kind == "plain" else 1 << 36)
-            yields[name] = gpu_yield.trials(gpu, way, make, args.trials)
-            keep("yield", yields)
-            print(f"  leaves: {name}: {yields[name]['gpu_events'] or yields[name]['host_clock']}")
-    keep("calls_ms", calls_ms(default["plain"]))
-    print(f"  calls: {result['calls_ms']}")
-    table: dict[str, dict[str, dict[str, float]]] = {}
+        step("hits", kind, measure=partial(check, kernel))
+        ways = [(way, (1, 256)) for way in gpu_yield.WAYS] + [("write_value", (1, 128)), ("write_value", (2, 256))]
+        for way, shape in ways:
+            make = partial(kernel.long, shape)
+            measure = partial(gpu_yield.trials, gpu, way, make, args.trials)
+            step("yield", kind, f"{way}, {named(shape)}", measure=measure)
+    step("calls_ms", measure=partial(calls_ms, default["plain"]))
     for variant, options in VARIANTS.items():
         for kind, kernel in kernels(gpu, options).items():
-            figures = table.setdefault(kind, {})[variant] = {}
-            for warps, tries in shapes(kernel.rolls).items():
-                for shape in tries:
-                    figures[f"{warps} warps, {shape[0]} x {shape[1]} threads"] = gh_s(kernel, shape, args.seconds)
-                    keep("gh_s", table)
-            best = max(figures, key=figures.__getitem__)
-            print(f"{kind}, {variant}: {figures[best]:.3f} GH/s at {best} an SM")
-    powers = {}
-    for kind, kernel in default.items():
-        figures = table[kind]["default"]
-        blocks, threads = max(figures, key=figures.__getitem__).split(", ")[1].removesuffix(" threads").split(" x ")
-        powers[kind] = power(kernel, (int(blocks), int(threads)), sensors, seconds=2)
-        keep("power", powers)
-        print(f"{kind}: {powers[kind]}")
+            rates = {}
+            for shape in shapes(kernel.rolls):
+                measure = partial(gh_s, kernel, shape, args.seconds)
+                rates[shape] = step("gh_s", kind, variant, named(shape), measure=measure) or 0
+            if variant == "default":
+                best = max(rates, key=rates.__getitem__)
+                step("power", kind, named(best), measure=partial(power, kernel, best, sensors, args.power_seconds))
+    if failed:
+        raise SystemExit("bench/gpu.py: some steps failed:\n" + "\n".join(failed))
 
 
 if __name__ == "__main__":

@@ -109,6 +109,10 @@ def compress(state: tuple[int, ...], words: tuple[int, ...]) -> tuple[int, ...]:
     return tuple((s + r) & 0xFFFFFFFF for s, r in zip(state, rounds(state, words, 64), strict=True))
 
 
+class CudaError(Exception):
+    """A call of the driver that failed."""
+
+
 class Gpu:
     """The first GPU through the CUDA driver API, in its primary context. `gpu(name, ...)` is a checked call."""
 
@@ -135,7 +139,7 @@ class Gpu:
         if code:
             text = ctypes.c_char_p()
             self._cuda.cuGetErrorString(code, ctypes.byref(text))
-            raise SystemExit(f"bench/gpu.py: {name} failed: {(text.value or b'?').decode()}.")
+            raise CudaError(f"{name} failed: {(text.value or b'?').decode()}")
 
     def _attribute(self, number: int) -> int:  # CUdevice_attribute
         value = ctypes.c_int()
@@ -291,7 +295,7 @@ class Search:
         """(version number, nonce), ascending."""
         found = self.account().found
         if found > self.scan.capacity:
-            raise SystemExit(f"bench/gpu.py: {found} candidates are more than the buffer's {self.scan.capacity}.")
+            raise CudaError(f"{found} candidates are more than the buffer's {self.scan.capacity}")
         words = self.gpu.read(self._hits, (U64 * max(1, self.scan.capacity))())
         return sorted((word >> 32, word & 0xFFFFFFFF) for word in words[:found])
 

@@ -26,4 +26,17 @@ extern "C" u32 gpu_looks(const Scan* scan, const Lane* lane, u32 at, bool* whole
   return looks;
 }
 
+// The candidates among `count` nonces from `first`, in order; how many.
+extern "C" u32 gpu_candidates(const Scan* scan, const Lane* lane, u32 first, u32 count, u32* nonces) {
+  const Powers powers = powers_of(scan->one);
+  const Fixed fixed = fixed_of(scan->tail, *lane);
+  u32 found = 0;
+  for (u32 i = 0; i < count; ++i) {
+    u32 top = 0;
+    top_plain(powers, fixed, swap_bytes(first + i), [] { return 0u; }, top);
+    if (top <= scan->target_top) nonces[found++] = first + i;
+  }
+  return found;
+}
+
 extern "C" u32 gpu_sizes(u32 which) { return which == 0 ? sizeof(Scan) : which == 1 ? sizeof(Lane) : sizeof(Account); }
