@@ -18,16 +18,11 @@ from functools import cache, partial
 from pathlib import Path
 
 import gpu_yield
+import sass_bound
 from gpu_driver import U32, U64, CudaError, Gpu, Scan, Search, lanes, rolled
 from gpu_sensors import Sensors
 
-VARIANTS = {
-    "default": (),
-    "no rotations on the FMA pipe": ("-DWW_ROTATE_FMA=0",),
-    "more rotations on the FMA pipe": ("-DWW_ROTATE_FMA=10",),
-    "right shifts on the ALU pipe too": ("-DWW_ROTATE_FMA=0", "-DWW_SHIFT_ALU"),
-    "without polling": ("-DWW_NO_POLL",),
-}
+VARIANTS = sass_bound.VARIANTS | {"without polling": ("-DWW_NO_POLL",)}
 PIPES = ("lop3", "shf", "iadd3", "imad", "imad_hi", "imad_wide", "lop3_imad")
 OPS_PER_LOOP = 8 * 64  # CHAINS * ROUNDS in kernels/pipes.cu
 CAPACITY = 1 << 16  # places for candidates

@@ -1,6 +1,6 @@
 """The CUDA driver through ctypes, and what kernels/search.h tells the search kernels: for bench/gpu.py and the tests.
 
-Nothing but the driver (libcuda.so.1) is needed; importing this needs nothing at all.
+Nothing but the driver (libcuda.so.1) is needed, and importing this needs not even that.
 """
 
 import ctypes
@@ -21,6 +21,10 @@ FLAGS, FLAG_STRIDE = 16, 32  # kFlags, kFlagStride
 PRIMES = [p for p in range(2, 312) if all(p % q for q in range(2, int(p**0.5) + 1))]
 K = [int(p ** (1 / 3) % 1 * 2**32) for p in PRIMES]
 INIT = (0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19)
+
+
+def tail_of(header: bytes) -> tuple[int, ...]:
+    return struct.unpack(">3I", header[64:76])
 
 
 class Scan(ctypes.Structure):
@@ -50,8 +54,7 @@ class Scan(ctypes.Structure):
         capacity: int,
         budget: int = 0,
     ) -> "Scan":
-        tail = struct.unpack(">3I", header[64:76])
-        return cls(len(span), budget, span.start, chunk, versions, tail, target >> 224, capacity, 1)
+        return cls(len(span), budget, span.start, chunk, versions, tail_of(header), target >> 224, capacity, 1)
 
 
 class Lane(ctypes.Structure):
@@ -62,7 +65,7 @@ class Lane(ctypes.Structure):
     @classmethod
     def of(cls, header: bytes) -> "Lane":
         midstate = compress(INIT, struct.unpack(">16I", header[:64]))
-        return cls(midstate, rounds(midstate, (*struct.unpack(">3I", header[64:76]), *[0] * 13), 3))
+        return cls(midstate, rounds(midstate, (*tail_of(header), *[0] * 13), 3))
 
 
 class Account(ctypes.Structure):
@@ -109,8 +112,7 @@ def compress(state: tuple[int, ...], words: tuple[int, ...]) -> tuple[int, ...]:
     return tuple((s + r) & 0xFFFFFFFF for s, r in zip(state, rounds(state, words, 64), strict=True))
 
 
-class CudaError(Exception):
-    """A call of the driver that failed."""
+class CudaError(Exception): ...  # a call of the driver failed
 
 
 class Gpu:
@@ -121,7 +123,7 @@ class Gpu:
             self._cuda = ctypes.CDLL("libcuda.so.1")
         except OSError:
             raise SystemExit("bench/gpu.py: no NVIDIA driver here (libcuda.so.1 does not load).") from None
-        device, context = ctypes.c_int(), ctypes.c_void_p()
+        self._device, context = (device := ctypes.c_int()), ctypes.c_void_p()
         self("cuInit", 0)
         self("cuDeviceGet", ctypes.byref(device), 0)
         self("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
@@ -129,10 +131,9 @@ class Gpu:
         name, driver = ctypes.create_string_buffer(256), ctypes.c_int()
         self("cuDeviceGetName", name, 256, device)
         self("cuDriverGetVersion", ctypes.byref(driver))
-        self._device = device
         self.name, self.driver = name.value.decode(), driver.value
-        self.sms, self.arch = self._attribute(16), f"sm_{self._attribute(75)}{self._attribute(76)}"
-        self.khz = self._attribute(13)  # the SM clock's greatest
+        self.sms, self.khz = self._attribute(16), self._attribute(13)  # and the SM clock's greatest
+        self.arch = f"sm_{self._attribute(75)}{self._attribute(76)}"
 
     def __call__(self, name: str, *args: object) -> None:
         code = getattr(self._cuda, name)(*args)
@@ -148,8 +149,7 @@ class Gpu:
 
     def image(self, source: str, *options: str) -> bytes:
         """kernels/`source`, built for this GPU."""
-        folder = os.environ.get("WATTWORK_CUDA_BIN")
-        nvcc = shutil.which("nvcc", path=folder)
+        nvcc = shutil.which("nvcc", path=os.environ.get("WATTWORK_CUDA_BIN"))
         if nvcc is None:
             raise SystemExit("bench/gpu.py: no nvcc here; put it on the PATH, or name its folder in WATTWORK_CUDA_BIN.")
         with tempfile.TemporaryDirectory() as out:
@@ -237,32 +237,25 @@ class Gpu:
 
     def launch_s(self, function: ctypes.c_void_p, blocks: int, threads: int, *args: object) -> float:
         """Launch, wait, and the seconds between by the GPU's events."""
-        begin, end = self.event(), self.event()
-        self("cuEventRecord", begin, None)
+        events = self.event(), self.event()
+        self("cuEventRecord", events[0], None)
         self.launch(function, blocks, threads, *args)
-        self("cuEventRecord", end, None)
-        self("cuEventSynchronize", end)
-        seconds = self.elapsed_us(begin, end) / 1e6
-        self.drop(events=(begin, end))
+        self("cuEventRecord", events[1], None)
+        self("cuEventSynchronize", events[1])
+        seconds = self.elapsed_us(*events) / 1e6
+        self.drop(events=events)
         return seconds
 
 
 class Search:
-    """One search's memory on a GPU, and its launches of `blocks` x `threads`. flags: the device's own if None."""
+    """One search's memory on a GPU, and its launches; shape: blocks, threads of one. flags: the device's own if None."""
 
     def __init__(
-        self,
-        gpu: Gpu,
-        function: ctypes.c_void_p,
-        scan: Scan,
-        table: ctypes.Array[Lane],
-        *,
-        blocks: int,
-        threads: int,
+        self, gpu: Gpu, function: ctypes.c_void_p, scan: Scan, table: ctypes.Array, shape: tuple[int, int],
         flags: ctypes.c_uint64 | None = None,
-    ) -> None:
-        self.gpu, self.function, self.scan, self.blocks, self.threads = gpu, function, scan, blocks, threads
-        self._slots_size = 8 * blocks * (threads // 32)  # enough for either kind of unit
+    ) -> None:  # fmt: skip
+        self.gpu, self.function, self.scan, (self.blocks, self.threads) = gpu, function, scan, shape
+        self._slots_size = 8 * self.blocks * (self.threads // 32)  # enough for either kind of unit
         self._lanes, self._account = gpu.buffer(ctypes.sizeof(table)), gpu.buffer(ctypes.sizeof(Account))
         self._slots, self._hits = gpu.buffer(self._slots_size), gpu.buffer(8 * max(1, scan.capacity))
         gpu.write(self._lanes, table)

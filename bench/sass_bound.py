@@ -22,6 +22,7 @@ SMS, GHZ = 132, 1.98  # an H200's SMs, and their greatest clock
 VARIANTS = {
     "default": (),
     "no rotations on the FMA pipe": ("-DWW_ROTATE_FMA=0",),
+    "more rotations on the FMA pipe": ("-DWW_ROTATE_FMA=10",),
     "right shifts on the ALU pipe too": ("-DWW_ROTATE_FMA=0", "-DWW_SHIFT_ALU"),
 }
 BLOCK = 256  # threads of a block: search_rolled's schedule is shared by so many

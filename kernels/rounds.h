@@ -10,9 +10,9 @@
 //   adds            a * 1 + b
 //   right shifts    the upper half of a * 2^(32 - n)
 //   some rotations  of a sum's term: acc + rotr(t, n) = t * 2^(32 - n) + acc, and the upper half of that product
-// WW_SHIFT_ALU leaves right shifts to the ALU; WW_ROTATE_FMA says of how many big sigmas of 16 the last rotation goes to
-// the FMA pipe. How fast that pipe gives upper halves decides, which bench/gpu.py measures. 5 is the most that loses
-// nothing if it gives them at half rate only: then both pipes are equally busy.
+// WW_SHIFT_ALU leaves right shifts to the ALU; WW_ROTATE_FMA says of how many big sigmas of 16 the last rotation goes
+// to the FMA pipe. How fast that pipe gives upper halves decides, which bench/gpu.py measures. 5 is the most by which the
+// plain kernel loses nothing if it gives them at half rate only: then both pipes are equally busy.
 //
 // Compiled as plain C++, the same arithmetic runs on the host, where the tests hold it against hashlib.
 #pragma once
@@ -64,8 +64,13 @@ WW_FN u32 shr(u32 x, int n, u32 power) {
 
 WW_FN constexpr u32 ch(u32 e, u32 f, u32 g) { return (e & f) ^ (~e & g); }
 WW_FN constexpr u32 maj(u32 a, u32 b, u32 c) { return (a & b) | (c & (a | b)); }
+WW_FN constexpr u32 big0(u32 x) { return rotr(x, 2) ^ rotr(x, 13) ^ rotr(x, 22); }
+WW_FN constexpr u32 big1(u32 x) { return rotr(x, 6) ^ rotr(x, 11) ^ rotr(x, 25); }
 WW_FN u32 small0(const Powers& p, u32 x) { return rotr(x, 7) ^ rotr(x, 18) ^ shr(x, 3, p.to29); }
 WW_FN u32 small1(const Powers& p, u32 x) { return rotr(x, 17) ^ rotr(x, 19) ^ shr(x, 10, p.to22); }
+// The same, of what is computed once for all nonces or when compiled.
+WW_FN constexpr u32 fixed_small0(u32 x) { return rotr(x, 7) ^ rotr(x, 18) ^ x >> 3; }
+WW_FN constexpr u32 fixed_small1(u32 x) { return rotr(x, 17) ^ rotr(x, 19) ^ x >> 10; }
 
 // sum + the big sigma of a (e), on either pipe.
 WW_FN u32 add_rotated(const Powers& p, u32 sum, u32 t, u32 power) {
@@ -73,11 +78,11 @@ WW_FN u32 add_rotated(const Powers& p, u32 sum, u32 t, u32 power) {
 }
 WW_FN u32 add_big0(const Powers& p, u32 sum, u32 a, bool fma) {
   if (fma) return add_rotated(p, sum, a ^ rotr(a, 11) ^ rotr(a, 20), p.to30);
-  return add(p, rotr(a, 2) ^ rotr(a, 13) ^ rotr(a, 22), sum);
+  return add(p, big0(a), sum);
 }
 WW_FN u32 add_big1(const Powers& p, u32 sum, u32 e, bool fma) {
   if (fma) return add_rotated(p, sum, e ^ rotr(e, 5) ^ rotr(e, 19), p.to26);
-  return add(p, rotr(e, 6) ^ rotr(e, 11) ^ rotr(e, 25), sum);
+  return add(p, big1(e), sum);
 }
 
 // FIPS 180-4, 4.2.2. Called with numbers known when compiled: immediates.
@@ -98,6 +103,7 @@ WW_FN constexpr u32 init(int i) {
                             0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
   return first[i];
 }
+
 constexpr u32 kPadOne = 0x80000000, kHeaderBits = 640, kHashBits = 256;
 constexpr int kLastRound = 60;  // of the second hash
 
@@ -112,11 +118,6 @@ WW_FN void round(const Powers& p, u32 (&s)[8], u32 x, int r, bool need_a = true)
   s[4] = e;
   s[0] = a;
 }
-
-WW_FN constexpr u32 fixed_small0(u32 x) { return rotr(x, 7) ^ rotr(x, 18) ^ x >> 3; }
-WW_FN constexpr u32 fixed_small1(u32 x) { return rotr(x, 17) ^ rotr(x, 19) ^ x >> 10; }
-WW_FN constexpr u32 big0(u32 x) { return rotr(x, 2) ^ rotr(x, 13) ^ rotr(x, 22); }
-WW_FN constexpr u32 big1(u32 x) { return rotr(x, 6) ^ rotr(x, 11) ^ rotr(x, 25); }
 
 // Word r of the second hash's schedule, whose words 8 to 15 are fixed; 16 <= r.
 WW_FN u32 second_word(const Powers& p, u32 (&w)[16], int r) {
@@ -258,8 +259,9 @@ WW_FN void make_keyed(const Powers& p, const Tail& tail, u32 nonce, Quad* keyed)
   }
 }
 
-// The top 32 bits of the double hash, for a byte-swapped nonce. ask() reads whether to leave, and each compression's end
-// looks at it (the compiler puts the read as far ahead as the answer takes); not 0 breaks the hash off: false, no top.
+// The top 32 bits of the double hash, for a byte-swapped nonce. ask() reads whether to leave, and each compression's
+// end looks at it (the compiler puts the read as far ahead as the answer takes); not 0 breaks the hash off: false, and
+// no top.
 template <class X, class Ask>
 WW_FN bool hash_top(const Powers& p, const Begin& begin, const u32 (&midstate)[8], u32 nonce, X x, Ask ask, u32& top) {
   u32 s[8], w[16], leave = ask();

@@ -49,7 +49,7 @@ struct Lane {
 };
 
 struct Account {
-  u64 next;   // the next chunk that nobody has claimed
+  u64 next;   // the next chunk that nobody has claimed; past the last one when all are
   u64 found;  // candidates, also those that `hits` had no room for: an overflow shows
 };
 

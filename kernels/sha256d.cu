@@ -30,8 +30,8 @@ struct Common {
   u32 number;  // of the unit
 
   __device__ Common(const Scan& s, const Lane* l, Account* a, u64* slot, const u32* flags, u64* h, u32 unit)
-      : scan(s), lanes(l), account(a), slots(slot), flag(flags + unit % kFlags * kFlagStride), hits(h), deadline(s.budget ? clock64() + s.budget : ~u64{0}),
-        powers(powers_of(s.one)), number(unit) {}
+      : scan(s), lanes(l), account(a), slots(slot), flag(flags + unit % kFlags * kFlagStride), hits(h),
+        deadline(s.budget ? clock64() + s.budget : ~u64{0}), powers(powers_of(s.one)), number(unit) {}
 
   __device__ u64 slot() const { return slots[number]; }
   __device__ bool flagged() const { return load_flag(flag) != 0; }
@@ -49,12 +49,13 @@ struct Common {
   }
 };
 
+// A warp: 32 nonces of one version at a time.
 struct Plain : Common {
   static constexpr u32 kBatch = 1;
   const Fixed& fixed;
   u32 lane;
 
-  __device__ Plain(const Common& c, const Fixed& s) : Common(c), fixed(s), lane(threadIdx.x % 32) {}
+  __device__ Plain(const Common& c, const Fixed& f) : Common(c), fixed(f), lane(threadIdx.x % 32) {}
   __device__ u32 width() const { return 0; }
   __device__ u64 claim() const {
     u64 chunk = 0;
@@ -86,6 +87,7 @@ struct RolledShared {
   u64 chunk;
 };
 
+// A block: one nonce at a time, of as many versions as it has threads.
 struct Rolled : Common {
   static constexpr u32 kBatch = 2;
   RolledShared& shared;
@@ -146,8 +148,10 @@ struct Rolled : Common {
 
 using namespace ww::gpu;
 
-extern "C" __global__ void __launch_bounds__(1024) search_plain(const __grid_constant__ Scan scan, const Lane* lanes,
-    Account* account, u64* slots, const u32* flags, u64* hits) {
+// 1024 threads a block hold both kernels to 64 registers.
+extern "C" __global__ void __launch_bounds__(1024)
+    search_plain(const __grid_constant__ Scan scan, const Lane* lanes, Account* account, u64* slots, const u32* flags,
+                 u64* hits) {
   __shared__ Fixed fixed;
   if (threadIdx.x == 0) fixed = fixed_of(scan.tail, *lanes);
   __syncthreads();
@@ -156,8 +160,9 @@ extern "C" __global__ void __launch_bounds__(1024) search_plain(const __grid_con
   walk(unit, scan);
 }
 
-extern "C" __global__ void __launch_bounds__(1024) search_rolled(const __grid_constant__ Scan scan, const Lane* lanes,
-    Account* account, u64* slots, const u32* flags, u64* hits) {
+extern "C" __global__ void __launch_bounds__(1024)
+    search_rolled(const __grid_constant__ Scan scan, const Lane* lanes, Account* account, u64* slots, const u32* flags,
+                  u64* hits) {
   __shared__ RolledShared shared;
   if (threadIdx.x == 0) shared.tail = tail_of(scan.tail);
   __syncthreads();

@@ -1,5 +1,5 @@
-// How a unit goes through its chunks, leaves and goes on: the protocol of kernels/search.h. On the host the same loop is
-// a coroutine, so that the tests can run many units in any interleaving: WW_AWAIT marks where others may come between.
+// How a unit goes through its chunks, leaves and goes on: the protocol of search.h. On the host the same loop is a
+// coroutine, so that the tests can run many units in any interleaving: WW_AWAIT marks where others may come between.
 #pragma once
 
 #include "rounds.h"
@@ -43,8 +43,8 @@ WW_FN Place resumed(const Scan& scan, u32 width, u64 slot) {
 
 WW_FN u64 left_at(const Place& place) { return place.done < place.size ? slot_of(place.chunk, place.done) : 0; }
 
-// What every thread of a unit does; Unit::kBatch is 1 or 2. any(x): whether x holds for one of them; all get the same answer. A batch's hits are
-// reported when no thread broke off, so each is reported once: a batch that was broken off is tested again.
+// What every thread of a unit does; Unit::kBatch is 1 or 2. any(x): whether x holds for one of them, the same for all.
+// A batch's hits are reported when no thread broke off, so each is reported once: otherwise the batch is tested again.
 template <class Unit>
 WW_TASK walk(Unit& unit, const Scan& scan) {
   Place place = resumed(scan, unit.width(), unit.slot());

@@ -69,10 +69,12 @@ def test_the_flags_latency_is_hidden(built, name):
     assert sorted(distances)[1] >= 100
 
 
-@pytest.mark.parametrize("arch", ["sm_80", "sm_86", "sm_89", "sm_90"])
-@pytest.mark.parametrize("options", sass.VARIANTS.values(), ids=sass.VARIANTS)
-def test_no_variant_spills_anywhere(folder, arch, options):
-    for kernel in sass.compiled(folder, *options, arch=arch).values():
+@pytest.mark.parametrize(
+    ("arch", "variant"),
+    [("sm_90", variant) for variant in sass.VARIANTS] + [(arch, "default") for arch in ("sm_80", "sm_86", "sm_89")],
+)
+def test_nothing_spills_anywhere(folder, arch, variant):
+    for kernel in sass.compiled(folder, *sass.VARIANTS[variant], arch=arch).values():
         assert (kernel.spills, kernel.registers <= 64) == (0, True)
 
 
