@@ -60,10 +60,8 @@ class Kernel:
         """shape: blocks of an SM, threads of a block."""
         versions = versions if self.rolls else 1
         scan = Scan.of(header, target, span, versions=versions, capacity=CAPACITY, budget=budget)
-        blocks, threads = self.gpu.sms * shape[0], shape[1]
-        return Search(
-            self.gpu, self.function, scan, table(header, versions), blocks=blocks, threads=threads, flags=flags
-        )
+        whole = self.gpu.sms * shape[0], shape[1]
+        return Search(self.gpu, self.function, scan, table(header, versions), whole, flags)
 
     def long(self, shape: tuple[int, int], pairs: int | None = None, **more: object) -> Search:
         """A search of that many pairs (LONG) or a little fewer, without candidates."""

@@ -248,7 +248,7 @@ class Gpu:
 
 
 class Search:
-    """One search's memory on a GPU, and its launches; shape: blocks, threads of one. flags: the device's own if None."""
+    """One search on a GPU. shape: blocks of a launch, threads of a block. flags: its own if None."""
 
     def __init__(
         self, gpu: Gpu, function: ctypes.c_void_p, scan: Scan, table: ctypes.Array, shape: tuple[int, int],

@@ -11,8 +11,8 @@
 //   right shifts    the upper half of a * 2^(32 - n)
 //   some rotations  of a sum's term: acc + rotr(t, n) = t * 2^(32 - n) + acc, and the upper half of that product
 // WW_SHIFT_ALU leaves right shifts to the ALU; WW_ROTATE_FMA says of how many big sigmas of 16 the last rotation goes
-// to the FMA pipe. How fast that pipe gives upper halves decides, which bench/gpu.py measures. 5 is the most by which the
-// plain kernel loses nothing if it gives them at half rate only: then both pipes are equally busy.
+// to the FMA pipe. How fast that pipe gives upper halves decides, which bench/gpu.py measures. With 5, the plain
+// kernel loses nothing if it gives them at half rate only: then both pipes are equally busy.
 //
 // Compiled as plain C++, the same arithmetic runs on the host, where the tests hold it against hashlib.
 #pragma once
