@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 EMULATORS := $(VENV)/emulators
+CUDA_BIN := $(abspath $(VENV))/cuda/cu13/bin
 export PYTHONNOUSERSITE := 1
 
 NATIVE_SOURCES := $(shell find csrc kernels -type f 2>/dev/null) CMakeLists.txt
@@ -25,8 +26,8 @@ run: $(INSTALLED)
 
 install: $(INSTALLED)
 
-test: $(INSTALLED)
-	WATTWORK_REQUIRE_CORE=1 $(BIN)/python -m pytest -m "not long and not emulated"
+test: $(INSTALLED) $(STAMPS)/cuda
+	WATTWORK_CUDA_BIN=$(CUDA_BIN) WATTWORK_REQUIRE_CORE=1 $(BIN)/python -m pytest -m "not long and not emulated"
 
 # make test-long   what takes minutes: slow tests, 10^7 operations on the scheduler under ASan+UBSan, and fuzzing
 test-long: $(INSTALLED)
@@ -104,6 +105,15 @@ $(STAMPS)/pure: $(STAMPS)/tools $(PYTHON_SOURCES)
 	$(VENV)/pure/bin/python -m pip install -qq --upgrade 'pip>=25.1'
 	$(VENV)/pure/bin/python -m pip install -qq --group test --group build $(DEPENDENCIES)
 	WATTWORK_PURE=1 $(VENV)/pure/bin/python -m pip install -qq --no-build-isolation --no-deps --force-reinstall .
+	touch $@
+
+# The CUDA compiler whose machine code the tests count: pinned, since another one's would be another count.
+$(STAMPS)/cuda: $(STAMPS)/venv pyproject.toml
+	rm -rf $(VENV)/cuda
+	$(PYTHON) -m venv $(VENV)/cuda
+	$(VENV)/cuda/bin/python -m pip install -qq --upgrade 'pip>=25.1'
+	$(VENV)/cuda/bin/python -m pip install -qq --group cuda
+	ln -s "$$($(VENV)/cuda/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/nvidia/cu13" $(VENV)/cuda/cu13
 	touch $@
 
 $(STAMPS)/torch: $(STAMPS)/venv pyproject.toml

@@ -1,188 +1,100 @@
-"""A GPU's first three minutes: pipe rates, the SHA-256d scan at 1 to 8 warps per scheduler, and exact hits.
+"""A GPU's first minutes: pipe rates, the SHA-256d search and its exact hits, and how fast it gives way.
 
     python bench/gpu.py --out DIR      needs an NVIDIA GPU, its driver, and nvcc; nothing else, and no network
 
 Writes DIR/gpu.json after every step, so that what was measured is kept when it is cut off, and prints a short table.
-The kernels are built from kernels/*.cu for the GPU that is there.
+The kernels are built from kernels/*.cu for the GPU that is there. --trials and --seconds make it shorter.
 """
 
 import argparse
 import ctypes
 import hashlib
 import json
-import shutil
 import statistics
-import struct
-import subprocess
-import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
-KERNELS = Path(__file__).resolve().parents[1] / "kernels"
-VARIANTS = {"plain": (), "plain, adds on the FMA pipe": ("-DWW_FMA_ADDS",)}
+import gpu_yield
+import sass_bound
+from gpu_driver import U32, U64, CudaError, Gpu, Scan, Search, lanes, rolled
+from gpu_sensors import Sensors
+
+VARIANTS = sass_bound.VARIANTS | {"without polling": ("-DWW_NO_POLL",)}
 PIPES = ("lop3", "shf", "iadd3", "imad", "imad_hi", "imad_wide", "lop3_imad")
 OPS_PER_LOOP = 8 * 64  # CHAINS * ROUNDS in kernels/pipes.cu
 CAPACITY = 1 << 16  # places for candidates
+VERSIONS, MASK = 4096, 0x1FFFE000  # of BIP 320
+EXACT, LEAVING, PROBE, LONG = 1 << 20, 1 << 30, 1 << 28, 1 << 32  # pairs: of the checks, of what is timed
+QUANTUM_MS = 20  # of the launches beside which other calls are timed
 
-# FIPS 180-4, 4.2.2: the first 32 bits of the fractional parts of the cube roots of the first 64 primes.
-PRIMES = [p for p in range(2, 312) if all(p % q for q in range(2, int(p**0.5) + 1))]
-K = [int(p ** (1 / 3) % 1 * 2**32) for p in PRIMES]
-INIT = (0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19)
-
-# Mainnet block 0, and a target that one nonce in 2^16 meets.
+# Mainnet block 0, a target that one nonce in 2^16 meets, and one that none will.
 GENESIS = bytes.fromhex(
     "01000000"
     + "00" * 32
     + "3ba3edfd7a7b12b27ac72c3e67768f617fc81bc3888a51323a9fb8aa4b1e5e4a"
     + "29ab5f49ffff001d1dac2b7c"
 )
-EASY = 2**240
+EASY, HARD = 2**240, 2**200
 
 
-class Row(ctypes.Structure):
-    """`struct Row` of kernels/sha256d.cu: what all nonces of a header share."""
-
-    _fields_ = (
-        ("midstate", ctypes.c_uint32 * 8),
-        ("start", ctypes.c_uint32 * 8),
-        ("tail", ctypes.c_uint32 * 3),
-        ("target_top", ctypes.c_uint32),
-    )
-
-    @classmethod
-    def of(cls, header: bytes, target: int) -> "Row":
-        midstate = compress(INIT, struct.unpack(">16I", header[:64]))
-        tail = struct.unpack(">3I", header[64:76])
-        start = rounds(midstate, (*tail, *[0] * 13), 3)
-        return cls((ctypes.c_uint32 * 8)(*midstate), (ctypes.c_uint32 * 8)(*start), tail, target >> 224)
+@cache
+def table(header: bytes, versions: int) -> ctypes.Array:
+    return lanes(rolled(header, MASK, range(versions)))
 
 
-def rotr(x: int, n: int) -> int:
-    return (x >> n | x << (32 - n)) & 0xFFFFFFFF
+@dataclass(frozen=True)
+class Kernel:
+    """One search kernel of one build."""
+
+    gpu: Gpu
+    function: ctypes.c_void_p
+    rolls: bool
+
+    def search(
+        self, header: bytes, target: int, span: range, shape: tuple[int, int], *, versions: int = 1, budget: int = 0,
+        flags: ctypes.c_uint64 | None = None,
+    ) -> Search:  # fmt: skip
+        """shape: blocks of an SM, threads of a block."""
+        versions = versions if self.rolls else 1
+        scan = Scan.of(header, target, span, versions=versions, capacity=CAPACITY, budget=budget)
+        whole = self.gpu.sms * shape[0], shape[1]
+        return Search(self.gpu, self.function, scan, table(header, versions), whole, flags)
+
+    def long(self, shape: tuple[int, int], pairs: int | None = None, **more: object) -> Search:
+        """A search of that many pairs (LONG) or a little fewer, without candidates."""
+        versions = VERSIONS if self.rolls else 1
+        return self.search(GENESIS, HARD, range((pairs or LONG) // versions), shape, versions=versions, **more)
 
 
-def rounds(state: tuple[int, ...], words: tuple[int, ...], count: int) -> tuple[int, ...]:
-    """The first `count` rounds (FIPS 180-4, 6.2.2)."""
-    w = list(words)
-    for i in range(16, count):
-        s0 = rotr(w[i - 15], 7) ^ rotr(w[i - 15], 18) ^ w[i - 15] >> 3
-        s1 = rotr(w[i - 2], 17) ^ rotr(w[i - 2], 19) ^ w[i - 2] >> 10
-        w.append((w[i - 16] + s0 + w[i - 7] + s1) & 0xFFFFFFFF)
-    a, b, c, d, e, f, g, h = state
-    for i in range(count):
-        big1 = rotr(e, 6) ^ rotr(e, 11) ^ rotr(e, 25)
-        t1 = h + big1 + ((e & f) ^ (~e & g)) + K[i] + w[i]
-        t2 = (rotr(a, 2) ^ rotr(a, 13) ^ rotr(a, 22)) + ((a & b) ^ (a & c) ^ (b & c))
-        a, b, c, d, e, f, g, h = (t1 + t2) & 0xFFFFFFFF, a, b, c, (d + t1) & 0xFFFFFFFF, e, f, g
-    return a, b, c, d, e, f, g, h
+def shapes(rolls: bool) -> list[tuple[int, int]]:
+    """(blocks of an SM, threads of a block) of one to eight warps a scheduler."""
+    sizes = (128, 256, 512) if rolls else (128,)
+    return [(128 * warps // size, size) for warps in range(1, 9) for size in sizes if 128 * warps % size == 0]
 
 
-def compress(state: tuple[int, ...], words: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple((s + r) & 0xFFFFFFFF for s, r in zip(state, rounds(state, words, 64), strict=True))
+def named(shape: tuple[int, int]) -> str:
+    return f"{shape[0]} x {shape[1]} threads an SM"
 
 
-class Gpu:
-    """The first GPU through the CUDA driver API, in its primary context."""
-
-    def __init__(self) -> None:
-        try:
-            self._cuda = ctypes.CDLL("libcuda.so.1")
-        except OSError:
-            raise SystemExit("bench/gpu.py: no NVIDIA driver here (libcuda.so.1 does not load).") from None
-        device, context = ctypes.c_int(), ctypes.c_void_p()
-        self("cuInit", 0)
-        self("cuDeviceGet", ctypes.byref(device), 0)
-        self("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
-        self("cuCtxSetCurrent", context)
-        name, driver = ctypes.create_string_buffer(256), ctypes.c_int()
-        self("cuDeviceGetName", name, 256, device)
-        self("cuDriverGetVersion", ctypes.byref(driver))
-        self._device = device
-        self.name, self.driver = name.value.decode(), driver.value
-        self.sms, self.arch = self._attribute(16), f"sm_{self._attribute(75)}{self._attribute(76)}"
-
-    def __call__(self, name: str, *args: object) -> None:
-        code = getattr(self._cuda, name)(*args)
-        if code:
-            text = ctypes.c_char_p()
-            self._cuda.cuGetErrorString(code, ctypes.byref(text))
-            raise SystemExit(f"bench/gpu.py: {name} failed: {(text.value or b'?').decode()}.")
-
-    def _attribute(self, number: int) -> int:  # CUdevice_attribute
-        value = ctypes.c_int()
-        self("cuDeviceGetAttribute", ctypes.byref(value), number, self._device)
-        return value.value
-
-    def module(self, source: str, *options: str) -> ctypes.c_void_p:
-        """kernels/`source`, built for this GPU."""
-        nvcc = shutil.which("nvcc")
-        if nvcc is None:
-            raise SystemExit("bench/gpu.py: no nvcc on this PATH; add the CUDA toolkit's bin folder.")
-        module = ctypes.c_void_p()
-        with tempfile.TemporaryDirectory() as folder:
-            cubin = Path(folder, "k.cubin")
-            subprocess.run([nvcc, f"-arch={self.arch}", "-cubin", *options, "-o", cubin, KERNELS / source], check=True)
-            self("cuModuleLoadData", ctypes.byref(module), cubin.read_bytes())
-        return module
-
-    def function(self, module: ctypes.c_void_p, name: str) -> ctypes.c_void_p:
-        function = ctypes.c_void_p()
-        self("cuModuleGetFunction", ctypes.byref(function), module, name.encode())
-        return function
-
-    def buffer(self, size: int) -> ctypes.c_uint64:
-        pointer = ctypes.c_uint64()
-        self("cuMemAlloc_v2", ctypes.byref(pointer), ctypes.c_size_t(size))
-        return pointer
-
-    def clear(self, pointer: ctypes.c_uint64, words: int) -> None:
-        self("cuMemsetD32_v2", pointer, 0, ctypes.c_size_t(words))
-
-    def read(self, pointer: ctypes.c_uint64, into: ctypes.Array) -> ctypes.Array:
-        self("cuMemcpyDtoH_v2", into, pointer, ctypes.c_size_t(ctypes.sizeof(into)))
-        return into
-
-    def launch_s(self, function: ctypes.c_void_p, blocks: int, threads: int, *args: ctypes._SimpleCData) -> float:
-        """Launch, wait, and the seconds between by the GPU's events."""
-        pointers = (ctypes.c_void_p * len(args))(*(ctypes.addressof(arg) for arg in args))
-        begin, end, ms = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_float()
-        for event in (begin, end):
-            self("cuEventCreate", ctypes.byref(event), 0)
-        self("cuEventRecord", begin, None)
-        self("cuLaunchKernel", function, blocks, 1, 1, threads, 1, 1, 0, None, pointers, None)
-        self("cuEventRecord", end, None)
-        self("cuEventSynchronize", end)
-        self("cuEventElapsedTime", ctypes.byref(ms), begin, end)
-        for event in (begin, end):
-            self("cuEventDestroy_v2", event)
-        return ms.value / 1e3
+def kernels(gpu: Gpu, options: tuple[str, ...]) -> dict[str, Kernel]:
+    module = gpu.load(gpu.image("sha256d.cu", *options))
+    return {kind: Kernel(gpu, gpu.function(module, f"search_{kind}"), kind == "rolled") for kind in ("plain", "rolled")}
 
 
 def pipe_rates(gpu: Gpu) -> dict[str, float]:
     """Instructions per cycle and SM of each kind, at eight warps a scheduler."""
-    module, rates, threads, loops = gpu.module("pipes.cu"), {}, 1024, 400
+    module, rates, threads, loops = gpu.load(gpu.image("pipes.cu")), {}, 1024, 400
     cycles, sink = gpu.buffer(8 * gpu.sms), gpu.buffer(4)
     for name in PIPES:
         function = gpu.function(module, f"pipe_{name}")
-        args = (ctypes.c_uint32(0x9E3779B1), ctypes.c_uint32(0x85EBCA6B), ctypes.c_uint32(loops), cycles, sink)
         for _ in range(3):
-            gpu.launch_s(function, gpu.sms, threads, *args)
-        counts = gpu.read(cycles, (ctypes.c_uint64 * gpu.sms)())
+            gpu.launch_s(function, gpu.sms, threads, U32(0x9E3779B1), U32(0x85EBCA6B), U32(loops), cycles, sink)
+        counts = gpu.read(cycles, (U64 * gpu.sms)())
         rates[name] = OPS_PER_LOOP * loops * threads / statistics.median(counts)
     return rates
-
-
-def scan(gpu: Gpu, function: ctypes.c_void_p, row: Row, span: range, *, warps: int) -> tuple[list[int], float]:
-    """Candidates (ascending) and seconds of one scan, with that many warps a scheduler."""
-    found = gpu.buffer(4 * (1 + CAPACITY))
-    gpu.clear(found, 1 + CAPACITY)
-    numbers = (ctypes.c_uint32(n) for n in (span.start, len(span), 1, CAPACITY))
-    seconds = gpu.launch_s(function, gpu.sms, 128 * warps, row, *numbers, found)
-    words = gpu.read(found, (ctypes.c_uint32 * (1 + CAPACITY))())
-    gpu("cuMemFree_v2", found)
-    if words[0] > CAPACITY:
-        raise SystemExit(f"bench/gpu.py: {words[0]} candidates are more than the buffer's {CAPACITY}.")
-    return sorted(words[1 : 1 + words[0]]), seconds
 
 
 def hits(header: bytes, target: int, nonces: list[int] | range) -> list[int]:
@@ -197,63 +109,169 @@ def hits(header: bytes, target: int, nonces: list[int] | range) -> list[int]:
     return [nonce for nonce in nonces if meets(nonce)]
 
 
-def check(gpu: Gpu, function: ctypes.c_void_p) -> str:
-    """Exact hits over 2^20 nonces against hashlib, and the genesis block's own nonce."""
-    span = range(1 << 20)
-    candidates, _ = scan(gpu, function, Row.of(GENESIS, EASY), span, warps=2)
-    if hits(GENESIS, EASY, candidates) != hits(GENESIS, EASY, span):
+def true_hits(header: bytes, target: int, span: range, versions: int) -> list[tuple[int, int]]:
+    headers = enumerate(rolled(header, MASK, range(versions)))
+    return [(number, nonce) for number, one in headers for nonce in hits(one, target, span)]
+
+
+def of_target(header: bytes, target: int, candidates: list[tuple[int, int]], versions: int) -> list[tuple[int, int]]:
+    """The candidates (their top 32 bits alone were compared) that meet the target."""
+    headers = rolled(header, MASK, range(versions))
+    return [(number, nonce) for number, nonce in candidates if hits(headers[number], target, [nonce])]
+
+
+def candidates(search: Search) -> list[tuple[int, int]]:
+    search.run_s()
+    found = search.candidates()
+    search.close()
+    return found
+
+
+def check(kernel: Kernel) -> str:
+    """Exact hits over some 2^20 pairs against hashlib; the genesis block's own nonce; and the same after leaving."""
+    versions, shape = (1000 if kernel.rolls else 1), (1, 256)
+    span = range(5, 5 + EXACT // versions)
+    found = candidates(kernel.search(GENESIS, EASY, span, shape, versions=versions))
+    if of_target(GENESIS, EASY, found, versions) != true_hits(GENESIS, EASY, span, versions):
         return "WRONG HITS"
     nonce, target = int.from_bytes(GENESIS[76:], "little"), 0xFFFF << 208
-    span = range(nonce - (1 << 24), nonce + (1 << 24))
-    candidates, _ = scan(gpu, function, Row.of(GENESIS, target), span, warps=2)
-    return "exact" if hits(GENESIS, target, candidates) == [nonce] else "THE GENESIS NONCE IS MISSED"
+    found = candidates(kernel.search(GENESIS, target, range(nonce - EXACT, nonce + EXACT), shape))
+    if of_target(GENESIS, target, found, 1) != [(0, nonce)]:
+        return "THE GENESIS NONCE IS MISSED"
+    span = range(LEAVING // (VERSIONS if kernel.rolls else 1))
+    make = partial(kernel.search, GENESIS, EASY, span, shape, versions=VERSIONS)
+    if gpu_yield.interrupted(kernel.gpu, make, stops=200) != candidates(make()):
+        return "WRONG HITS AFTER LEAVING"
+    return "exact"
 
 
-def sensors() -> dict[str, float | None]:
-    """Watts and SM clock by nvidia-smi, at this moment; None where it does not say."""
-    query = ["nvidia-smi", "--id=0", "--query-gpu=power.draw,clocks.sm", "--format=csv,noheader,nounits"]
-    try:
-        watts, mhz = subprocess.run(query, check=True, capture_output=True, text=True).stdout.split(",")
-        return {"watts": float(watts), "sm_mhz": float(mhz)}
-    except (OSError, ValueError, subprocess.CalledProcessError):
-        return {"watts": None, "sm_mhz": None}
+def gh_s(kernel: Kernel, shape: tuple[int, int], seconds: float) -> float:
+    """The median of three searches of about that many seconds."""
+    probe = kernel.long(shape, PROBE)
+    probe.run_s()
+    probe_s = probe.run_s()
+    probe.close()
+    search = kernel.long(shape, min(LONG, int(PROBE * seconds / probe_s)))
+    pairs = search.scan.count * search.scan.versions
+    rate = pairs / statistics.median(search.run_s() for _ in range(3)) / 1e9
+    search.close()
+    return rate
 
 
-def rate(gpu: Gpu, function: ctypes.c_void_p, warps: int) -> dict[str, float | None]:
-    """GH/s at that many warps a scheduler: the median of five scans of some 0.3 s; sensors read right after."""
-    row = Row.of(GENESIS, 1 << 200)
-    _, probe_s = scan(gpu, function, row, range(1 << 28), warps=warps)
-    count = min(2**32 - 1, int((1 << 28) * 0.3 / probe_s))
-    seconds = [scan(gpu, function, row, range(count), warps=warps)[1] for _ in range(5)]
-    return {"gh_s": count / statistics.median(seconds) / 1e9, **sensors()}
+def power(kernel: Kernel, shape: tuple[int, int], sensors: Sensors, seconds: float) -> dict[str, float | None]:
+    """Watts from one edge of the energy counter to another while hashing, the SM clock, and the rate meanwhile."""
+    gpu, search = kernel.gpu, kernel.long(shape)
+    stream, ends = gpu.stream(), (gpu.event(), gpu.event())
+    runs = int((seconds + 2.5) / search.run_s()) + 1
+    gpu("cuEventRecord", ends[0], stream)
+    for _ in range(runs):
+        search.begin(stream)
+        search.launch(stream)
+    gpu("cuEventRecord", ends[1], stream)
+    time.sleep(0.3)  # until the clock has settled
+    begin = sensors.edge()
+    time.sleep(seconds)
+    clock, last = sensors.sm_mhz(), sensors.edge()
+    gpu.wait(stream)
+    rate = runs * search.scan.count * search.scan.versions / gpu.elapsed_us(*ends) / 1e3
+    search.close()
+    gpu.drop(stream, events=ends)
+    watts = (last[0] - begin[0]) / (last[1] - begin[1]) if begin and last else None
+    return {"gh_s": rate, "sm_mhz": clock, "watts": watts, "j_per_th": watts / rate * 1e3 if watts else None}
+
+
+def calls_ms(kernel: Kernel) -> dict[str, dict[str, float]]:
+    """What calls that wait for the whole device take: alone, and beside launches of QUANTUM_MS. Medians of 10."""
+    gpu, image, stream = kernel.gpu, kernel.gpu.image("signal.cu"), kernel.gpu.stream()
+    budget = QUANTUM_MS * gpu.khz
+    search = kernel.long((1, 256), budget=budget)
+
+    def allocate() -> None:
+        gpu.free(gpu.allocated(64 << 20))
+
+    def load() -> None:
+        gpu("cuModuleUnload", gpu.load(image))
+
+    calls: dict[str, Callable[[], None]] = {
+        "allocate_and_free": allocate,
+        "synchronize": lambda: gpu("cuCtxSynchronize"),
+        "load_module": load,
+    }
+
+    def median_ms(call: Callable[[], None], *, hashing: bool) -> float:
+        times = []
+        for _ in range(10):
+            gpu("cuCtxSynchronize")
+            search.begin()
+            gpu("cuCtxSynchronize")
+            if hashing:
+                search.launch(stream)
+                gpu_yield.spin_us(500)
+            before = time.perf_counter_ns()
+            call()
+            times.append((time.perf_counter_ns() - before) / 1e6)
+        return statistics.median(times)
+
+    both = {
+        name: {"alone": median_ms(c, hashing=False), "hashing": median_ms(c, hashing=True)} for name, c in calls.items()
+    }
+    gpu.wait(stream)
+    search.close()
+    gpu.drop(stream)
+    return both
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where gpu.json goes")
-    out = parser.parse_args().out
-    out.mkdir(parents=True, exist_ok=True)
-    gpu = Gpu()
-    result = {"device": gpu.name, "arch": gpu.arch, "sms": gpu.sms, "driver": gpu.driver, "date": time.strftime("%F")}
+    parser.add_argument("--trials", type=int, default=2000, help="yields of each kind")
+    parser.add_argument("--seconds", type=float, default=0.2, help="of one search whose rate is taken")
+    parser.add_argument("--power-seconds", type=float, default=2, help="of hashing while watts are taken")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    gpu, sensors = Gpu(), Sensors()
+    result: dict[str, object] = {"device": gpu.name, "arch": gpu.arch, "sms": gpu.sms, "khz": gpu.khz}
+    result |= {"driver": gpu.driver, "date": time.strftime("%F")}
+    print(result)
 
-    def keep() -> None:
-        (out / "gpu.json").write_text(json.dumps(result, indent=2) + "\n")
+    failed: list[str] = []
 
-    print(f"{gpu.name}, {gpu.arch}, {gpu.sms} SMs, CUDA driver {gpu.driver}")
-    result["instructions_per_cycle_and_sm"] = rates = pipe_rates(gpu)
-    keep()
-    print(*(f"{name:>12} {value:7.1f} /cycle/SM" for name, value in rates.items()), sep="\n")
-    result["scan"] = {}
+    def step(*names: str, measure: Callable[[], object]) -> object:
+        """result[names[0]][names[1]]... = what is measured, and kept; None where the driver says no."""
+        place = result
+        for name in names[:-1]:
+            place = place.setdefault(name, {})
+        try:
+            place[names[-1]] = value = measure()
+        except CudaError as error:
+            failed.append(f"{', '.join(names)}: {error}")
+            place[names[-1]] = {"failed": str(error)}
+            value = None
+        (args.out / "gpu.json").write_text(json.dumps(result, indent=2) + "\n")
+        print(f"{', '.join(names)}: {f'{value:.3f}' if isinstance(value, float) else value}", flush=True)
+        return value
+
+    step("instructions_per_cycle_and_sm", measure=lambda: pipe_rates(gpu))
+    default = kernels(gpu, ())
+    for kind, kernel in default.items():
+        step("hits", kind, measure=partial(check, kernel))
+        ways = [(way, (1, 256)) for way in gpu_yield.WAYS] + [("write_value", (1, 128)), ("write_value", (2, 256))]
+        for way, shape in ways:
+            make = partial(kernel.long, shape)
+            measure = partial(gpu_yield.trials, gpu, way, make, args.trials)
+            step("yield", kind, f"{way}, {named(shape)}", measure=measure)
+    step("calls_ms", measure=partial(calls_ms, default["plain"]))
     for variant, options in VARIANTS.items():
-        function = gpu.function(gpu.module("sha256d.cu", *options), "scan_plain")
-        figures = result["scan"][variant] = {"hits": check(gpu, function), "warps_per_scheduler": {}}
-        print(f"{variant}: hits {figures['hits']}")
-        for warps in range(1, 9):
-            figures["warps_per_scheduler"][warps] = row = rate(gpu, function, warps)
-            keep()
-            watts = row["watts"]
-            per_th = f"{watts / row['gh_s'] * 1e3:.0f} J/TH" if watts else "watts unknown"
-            print(f"  {warps} warps: {row['gh_s']:.3f} GH/s, {row['sm_mhz']} MHz, {watts} W, {per_th}")
+        for kind, kernel in kernels(gpu, options).items():
+            rates = {}
+            for shape in shapes(kernel.rolls):
+                measure = partial(gh_s, kernel, shape, args.seconds)
+                rates[shape] = step("gh_s", kind, variant, named(shape), measure=measure) or 0
+            if variant == "default":
+                best = max(rates, key=rates.__getitem__)
+                step("power", kind, named(best), measure=partial(power, kernel, best, sensors, args.power_seconds))
+    if failed:
+        raise SystemExit("bench/gpu.py: some steps failed:\n" + "\n".join(failed))
 
 
 if __name__ == "__main__":

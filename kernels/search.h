@@ -15,6 +15,12 @@
 // The next launch with the same arguments and as many units goes on from there; the CPU has no part in it.
 #pragma once
 
+#if defined(__CUDACC__)
+#define WW_BOTH __host__ __device__
+#else
+#define WW_BOTH
+#endif
+
 namespace ww::gpu {
 
 typedef unsigned int u32;
@@ -43,15 +49,15 @@ struct Lane {
 };
 
 struct Account {
-  u64 next;   // the next chunk that nobody has claimed
+  u64 next;   // the next chunk that nobody has claimed; past the last one when all are
   u64 found;  // candidates, also those that `hits` had no room for: an overflow shows
 };
 
 // A slot: chunk + 1 in the upper half, iterations done in the lower; 0: none begun and unfinished.
-constexpr u64 slot_of(u64 chunk, u32 done) { return (chunk + 1) << 32 | done; }
+WW_BOTH constexpr u64 slot_of(u64 chunk, u32 done) { return (chunk + 1) << 32 | done; }
 
 // A candidate: the version's number within `lanes` in the upper half, the nonce in the lower.
-constexpr u64 hit_of(u32 version, u32 nonce) { return u64{version} << 32 | nonce; }
+WW_BOTH constexpr u64 hit_of(u32 version, u32 nonce) { return u64{version} << 32 | nonce; }
 
 // The kernels, one for each kind:
 //   extern "C" __global__ void search_plain(Scan scan, const Lane* lanes, Account*, u64* slots, const u32* flags, u64* hits)
