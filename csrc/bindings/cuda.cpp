@@ -28,6 +28,12 @@ Work make_work(const std::string& header, const std::string& target, uint32_t ve
   return work;
 }
 
+Work checked_work(const std::string& header, const std::string& target, uint32_t version_mask, const RectTuple& rect) {
+  const Work work = make_work(header, target, version_mask);
+  if (!is_valid(work, as_rect(rect))) throw std::invalid_argument("The rectangle lies outside the work.");
+  return work;
+}
+
 const std::atomic<uint32_t>* stop_at(uintptr_t address) { return as_stop(reinterpret_cast<const uint32_t*>(address)); }
 
 auto gpu_list() {
@@ -50,8 +56,7 @@ cuda::Shape as_shape(const py::dict& overrides) {
 
 auto search_face(cuda::Gpu& gpu, const std::string& header, const std::string& target, uint32_t version_mask,
                  const RectTuple& rect, uintptr_t stop_address, uint64_t max_hits, bool watch_signals) {
-  const Work work = make_work(header, target, version_mask);
-  if (!is_valid(work, as_rect(rect))) throw std::invalid_argument("The rectangle lies outside the work.");
+  const Work work = checked_work(header, target, version_mask, rect);
   const Controls controls{stop_at(stop_address), max_hits, nullptr, watcher(watch_signals)};
   Found found;
   {
@@ -108,8 +113,10 @@ void bind_cuda(py::module_& m) {
       .def_property_readonly("isa", &cuda::Gpu::isa)
       .def("search", &search_face);
   py::class_<cuda::GpuJob, Back, std::shared_ptr<cuda::GpuJob>>(m, "GpuJob")
-      .def(py::init([](std::shared_ptr<cuda::Gpu> gpu, const std::string& header, const std::string& target, uint32_t mask) {
-        return std::make_shared<cuda::GpuJob>(std::move(gpu), make_work(header, target, mask));
+      .def(py::init([](std::shared_ptr<cuda::Gpu> gpu, const std::string& header, const std::string& target, uint32_t mask,
+                       const RectTuple& share) {
+        const Work work = checked_work(header, target, mask, share);
+        return std::make_shared<cuda::GpuJob>(std::move(gpu), work, as_rect(share));
       }))
       .def("run", &run_job)
       .def("left", &job_left)

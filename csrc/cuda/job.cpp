@@ -7,15 +7,10 @@
 #include "sha256d/row.h"
 
 namespace ww::cuda {
-namespace {
 
-Rect everything(const Work& work) { return {0, kNonces, 0, version_count(work.version_mask)}; }
-
-}  // namespace
-
-GpuJob::GpuJob(std::shared_ptr<Gpu> gpu, const Work& work)
-    : gpu_(std::move(gpu)), work_(work), todo_(gpu_->shape(), work) {
-  todo_.push(everything(work));
+GpuJob::GpuJob(std::shared_ptr<Gpu> gpu, const Work& work, const Rect& share)
+    : gpu_(std::move(gpu)), work_(work), share_(share), todo_(gpu_->shape(), work) {
+  todo_.push(share_);
 }
 
 GpuJob::~GpuJob() {
@@ -45,7 +40,7 @@ void GpuJob::go_on(const std::function<bool()>& halted) {
   if (!sweep_) {
     if (todo_.empty()) {
       set_header_time(work_, header_time(work_) + 1);
-      todo_.push(everything(work_));
+      todo_.push(share_);
     }
     sweep_.emplace(*gpu_, *space_, work_, todo_.take());
     untested_ = pairs_of({sweep_->rect()});

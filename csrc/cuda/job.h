@@ -13,11 +13,11 @@
 
 namespace ww::cuda {
 
-// All nonces x the mask's versions, then the same with header time + 1 s, and so on. A sweep that yields stays on the GPU as
-// it is, and the next run goes on with it.
+// A share of all nonces x the mask's versions, then the same with header time + 1 s, and so on. A sweep that yields stays on
+// the GPU as it is, and the next run goes on with it.
 class WW_API GpuJob : public Back {
  public:
-  GpuJob(std::shared_ptr<Gpu> gpu, const Work& work);
+  GpuJob(std::shared_ptr<Gpu> gpu, const Work& work, const Rect& share);
   ~GpuJob();
 
   // The team's threads are not needed: the caller alone watches the GPU. A second caller at the same time waits.
@@ -38,6 +38,7 @@ class WW_API GpuJob : public Back {
   const std::shared_ptr<Gpu> gpu_;
   std::mutex running_;  // of what follows
   Work work_;
+  const Rect share_;
   Todo todo_;
   std::unique_ptr<Workspace> space_;
   std::optional<Sweep> sweep_;

@@ -55,6 +55,14 @@ Workspace::Workspace(const Gpu& gpu)
   driver().synchronize(signal_);
 }
 
+Workspace::~Workspace() {
+  const Driver* const last = driver_to_end_with();
+  if (!last || last->push_context.entry(context_) != kSuccess) return;
+  Context popped;
+  for (const Stream queue : {Stream{work_}, Stream{signal_}}) last->synchronize.entry(queue);
+  last->pop_context.entry(&popped);
+}
+
 void Workspace::begin(const std::vector<gpu::Lane>& rows) {
   driver().fill(state_, 0, state_bytes() / sizeof(u32), work_);
   driver().to_device(rows_, rows.data(), rows.size() * sizeof(gpu::Lane), work_);

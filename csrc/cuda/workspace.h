@@ -51,6 +51,7 @@ class Workspace {
  public:
   // For searches of the GPU's shape. With its context current, as all of this.
   explicit Workspace(const Gpu& gpu);
+  ~Workspace();  // waits for what is queued, which still reads and writes its memory
 
   // Begins an account: nothing claimed, nothing found.
   void begin(const std::vector<gpu::Lane>& rows);  // at most the shape's lanes
