@@ -1,4 +1,4 @@
-"""What tests/test_cuda.py runs on the fake driver, each function in a process of its own: python cuda_checks.py NAME."""
+"""What tests/test_cuda.py runs on the fake driver, each function in a process of its own: cuda_checks.py NAME."""
 
 import ctypes
 import itertools
@@ -88,7 +88,7 @@ def random_work(work_and_rect, shape, max_hits):
     """Any work, rectangle, shape and limit, against hashlib."""
     work, rect = work_and_rect
     every = oracle(work, *rect)
-    hits, remaining, hashes = on_gpu(core.Gpu(0, b"", shape), work, rect, max_hits=max_hits)
+    hits, remaining, hashes = on_gpu(core.Gpu(0, b"any", shape), work, rect, max_hits=max_hits)
     assert len(hits) == min(max_hits, len(every))
     assert_partition(work, rect, hits, remaining, hashes, every)
     if len(every) < max_hits:
@@ -98,7 +98,7 @@ def random_work(work_and_rect, shape, max_hits):
 def stopped_at_a_random_moment():
     """Of plain and rolled searches; what remains is searched again until nothing does."""
     rng = random.Random(FRESH_SEED)
-    gpu, cut = core.Gpu(0, b"", SMALL), 0
+    gpu, cut = core.Gpu(0, b"any", SMALL), 0
     for versions in (1, 3, 32, 96, 101) * 3:
         work = Work.from_header(rng.randbytes(80), target=2**246, version_mask=MASK)
         rect = Rect(rng.randrange(2**31), 200_000 // versions, rng.randrange(1000), versions)
@@ -123,7 +123,7 @@ def stop_set_beforehand():
     stop = Stop()
     stop.set()
     work, rect = Work.from_header(GENESIS), Rect(5, 1000, 0, 1)
-    assert on_gpu(core.Gpu(0, b"", SMALL), work, rect, stop=stop) == ((), [rect], 0)
+    assert on_gpu(core.Gpu(0, b"any", SMALL), work, rect, stop=stop) == ((), [rect], 0)
 
 
 def an_overflow_loses_nothing():
@@ -134,7 +134,7 @@ def an_overflow_loses_nothing():
         if len(oracle(work, 0, 64)) > 8:
             break
     every = oracle(work, 0, 1000)
-    hits, remaining, hashes = on_gpu(core.Gpu(0, b"", shape), work, Rect(0, 1000, 0, 1))
+    hits, remaining, hashes = on_gpu(core.Gpu(0, b"any", shape), work, Rect(0, 1000, 0, 1))
     assert (hits, remaining, hashes) == (every, [], 1000)
 
 
@@ -143,13 +143,13 @@ def easiest_target():
     work = Work.from_header(GENESIS, target=MAX_TARGET, version_mask=MASK)
     rect = Rect(2**32 - 150, 150, 7, 70)
     for capacity in (5, 100, 2000):
-        hits, remaining, _ = on_gpu(core.Gpu(0, b"", {**SMALL, "capacity": capacity}), work, rect)
+        hits, remaining, _ = on_gpu(core.Gpu(0, b"any", {**SMALL, "capacity": capacity}), work, rect)
         assert hits == search(work, **rect._asdict()).hits
         assert not remaining
 
 
 def searches_side_by_side():
-    gpu, work = core.Gpu(0, b"", SMALL), Work.from_header(GENESIS, target=2**246, version_mask=MASK)
+    gpu, work = core.Gpu(0, b"any", SMALL), Work.from_header(GENESIS, target=2**246, version_mask=MASK)
     rects = [Rect(1000 * i, 20_000, i, 1 + 33 * (i % 2)) for i in range(4)]
     results = [None] * 4
 
@@ -186,7 +186,7 @@ def jobs():
         work = Work.from_header(rng.randbytes(80), target=2**247, version_mask=MASK)
         share = Rect(rng.randrange(1000), 60_000 // versions, 5, versions)
         job = core.GpuJob(
-            core.Gpu(0, b"", SMALL), work.header, work.target.to_bytes(32, "little"), work.version_mask, share
+            core.Gpu(0, b"any", SMALL), work.header, work.target.to_bytes(32, "little"), work.version_mask, share
         )
         found = []
         while job.units < 2.5 * pairs([share]):
@@ -212,7 +212,7 @@ def jobs():
 def yields_of_a_job():
     """A stop word that is set while the GPU works is obeyed, and the job goes on where it was."""
     work = Work.from_header(GENESIS)
-    job = core.GpuJob(core.Gpu(0, b"", SMALL), work.header, bytes(31) + b"\1", 0, (0, 2**32, 0, 1))
+    job = core.GpuJob(core.Gpu(0, b"any", SMALL), work.header, bytes(31) + b"\1", 0, (0, 2**32, 0, 1))
     for _ in range(5):
         stop, before = Stop(), job.units
         runner = threading.Thread(target=job.run, args=(stop.address, False))
@@ -241,13 +241,13 @@ def nothing_is_opened_before_it_is_asked_for():
 def the_callers_context_is_left_alone():
     """Whatever context is current before a search, none here, is current after it; also after one that fails."""
     driver = ctypes.CDLL("libcuda.so.1")
-    gpu, work = core.Gpu(0, b"", SMALL), Work.from_header(GENESIS, target=2**250)
+    gpu, work = core.Gpu(0, b"any", SMALL), Work.from_header(GENESIS, target=2**250)
     on_gpu(gpu, work, Rect(0, 1000, 0, 1))
     assert driver.cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p())) == 201  # CUDA_ERROR_INVALID_CONTEXT
 
 
 def a_fork_is_refused():
-    gpu, work = core.Gpu(0, b"", SMALL), Work.from_header(GENESIS)
+    gpu, work = core.Gpu(0, b"any", SMALL), Work.from_header(GENESIS)
     on_gpu(gpu, work, Rect(0, 100, 0, 1))
     child = os.fork()
     if child == 0:

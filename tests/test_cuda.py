@@ -1,16 +1,18 @@
-"""The GPU search without a GPU: the host's side on a fake driver, in processes of its own, and every error's sentence."""
+"""The GPU search without a GPU: the host's side on a fake driver, in its own processes, and each error's sentence."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 import wattwork
 from wattwork import cuda
+from wattwork._native import core
 from wattwork.errors import DeviceError, InvalidInput
 from wattwork.work import Work
 
@@ -26,12 +28,14 @@ def fake(tmp_path_factory):
     sources = sorted((TESTS / "fake_cuda").glob("*.cpp"))
     command = ["c++", "-std=c++20", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-pthread"]
     subprocess.run([*command, *sources, "-o", folder / "libcuda.so.1"], check=True)
+    (folder / "any.cubin").write_text("the fake driver loads anything")
     return folder
 
 
 def environment(folder, **more):
     path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "LD_LIBRARY_PATH": str(folder), "PYTHONPATH": path, **more}
+    cubin = str(folder / "any.cubin")
+    return {**os.environ, "LD_LIBRARY_PATH": str(folder), "PYTHONPATH": path, "WATTWORK_CUBIN": cubin, **more}
 
 
 def check(folder, *arguments, **more):
@@ -94,8 +98,9 @@ def test_a_gpu_that_is_not_here(fake, environ, sentence):
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        ("cuModuleLoadData:209", "Fake GPU 0 of sm_75 runs none of them"),
-        ("cuModuleLoadData:222", "needs a later driver to compile them"),
+        ("cuModuleLoadData:209", "there is none for this Fake GPU 0 (sm_75)"),
+        ("cuModuleLoadData:222", "the NVIDIA driver here is too old for wattwork's GPU kernels on this Fake GPU 0"),
+        ("cuModuleLoadData:200", "the NVIDIA driver here is too old for wattwork's GPU kernels on this Fake GPU 0"),
         ("cuMemAlloc_v2:2", "the GPU has no memory left (cuMemAlloc_v2)"),
         ("cuMemAlloc_v2:2:3", "the GPU has no memory left (cuMemAlloc_v2)"),
         ("cuMemAllocHost_v2:2:2", "the GPU has no memory left (cuMemAllocHost_v2)"),
@@ -116,9 +121,29 @@ def test_a_gpu_that_fails(fake, fault, sentence):
 def test_no_driver(tmp_path):
     """A file that does not load comes before any driver this machine may have."""
     (tmp_path / "libcuda.so.1").write_text("no library")
-    said = check(tmp_path, "said", "cuda:0")
+    said = check(tmp_path, "said", "cuda:0", WATTWORK_CUBIN="")
     assert said.startswith("DeviceError: there is no NVIDIA driver here (")
     assert said.endswith("install one, or use device 'cpu'.\n")
+
+
+@pytest.mark.core
+def test_kernels_are_built_in_or_the_extra_is_named(fake):
+    said = check(fake, "said", "cuda:0", WATTWORK_CUBIN="")
+    if core.gpu_kernels_built_in() or find_spec("cupy_backends"):
+        assert said == "no error\n"
+    else:
+        assert said.startswith("DeviceError: wattwork was built without nvcc")
+        assert "wattwork[cuda13]" in said
+
+
+@pytest.mark.core
+def test_a_cubin_that_is_not_there(fake):
+    assert "WATTWORK_CUBIN=/nonesuch: No such file" in check(fake, "said", "cuda:0", WATTWORK_CUBIN="/nonesuch")
+
+
+@pytest.mark.skipif(not find_spec("cupy_backends"), reason="CuPy (wattwork[cuda13]) is not installed")
+def test_nvrtc_compiles_the_kernels():
+    assert cuda.compiled("sm_90").startswith(b"\x7fELF")
 
 
 @pytest.mark.core
@@ -181,5 +206,6 @@ def test_nothing_of_cuda_is_linked():
 
 @pytest.mark.core
 def test_the_kernels_sources_are_installed():
-    for name in ("sha256d.cu", "search.h"):
-        assert (cuda.KERNELS / name).read_bytes() == (TESTS.parent / "kernels" / name).read_bytes()
+    sources = TESTS.parent / "kernels"
+    for source in (sources / "sha256d.cu", *sources.glob("*.h")):
+        assert (cuda.KERNELS / source.name).read_bytes() == source.read_bytes()

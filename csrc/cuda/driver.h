@@ -23,7 +23,8 @@ using Module = struct CUmod_st*;
 using Kernel = struct CUfunc_st*;
 using Pointer = unsigned long long;  // of the device's memory
 
-constexpr int kSuccess = 0, kNoDevice = 100, kNoBinaryForGpu = 209, kUnsupportedPtx = 222, kNotReady = 600;
+constexpr int kSuccess = 0, kNoDevice = 100, kInvalidImage = 200, kNoBinaryForGpu = 209, kUnsupportedPtx = 222;
+constexpr int kNotReady = 600;
 constexpr int kSmCount = 16, kClockKhz = 13, kSmMajor = 75, kSmMinor = 76;  // CUdevice_attribute
 
 struct Driver;

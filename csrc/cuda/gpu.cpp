@@ -41,11 +41,13 @@ Module load(std::string_view image, const GpuInfo& info) {
                 "'wattwork[cuda13]' for that, or build wattwork where nvcc is.");
   Module module = nullptr;
   const int code = driver().load_module.entry(&module, image.data());
-  if (code == kNoBinaryForGpu || code == kUnsupportedPtx)
-    throw Error("wattwork's GPU kernels are for sm_80 and later, and this " + info.name + " of sm_" +
-                std::to_string(info.sm) + (code == kUnsupportedPtx ? " needs a later driver to compile them; install one"
-                                                                   : " runs none of them; use another GPU") +
-                ", or use device 'cpu'.");
+  const std::string this_gpu = info.name + " (sm_" + std::to_string(info.sm) + ")";
+  if (code == kNoBinaryForGpu)
+    throw Error("wattwork's GPU kernels are for sm_80 and later, and there is none for this " + this_gpu +
+                "; use another GPU, or device 'cpu'.");
+  if (code == kInvalidImage || code == kUnsupportedPtx)
+    throw Error("the NVIDIA driver here is too old for wattwork's GPU kernels on this " + this_gpu +
+                "; install a later one, or use device 'cpu'.");
   if (code != kSuccess) fail(driver(), driver().load_module.name, code);
   return module;
 }

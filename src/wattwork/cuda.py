@@ -1,9 +1,11 @@
 """NVIDIA GPUs by their names, "cuda:0" and so on, with the search kernels loaded.
 
 Where wattwork was built without nvcc, the kernels are compiled here by NVRTC, through CuPy (the extra
-`wattwork[cuda13]`).
+`wattwork[cuda13]`). WATTWORK_CUBIN names a cubin or fat binary to take instead, as `nvcc` makes it of
+kernels/sha256d.cu.
 """
 
+import os
 import re
 from functools import cache
 from pathlib import Path
@@ -47,25 +49,39 @@ def gpu(device: str, *, isa: str | None = None, threads: int | None = None) -> "
 
 @cache
 def _gpu(ordinal: int) -> "core.Gpu":
-    image = b"" if core.gpu_kernels_built_in() else _compiled(ordinal)
-    return core.Gpu(ordinal, image, {})
+    return core.Gpu(ordinal, _image(ordinal), {})
 
 
-def _compiled(ordinal: int) -> bytes:
-    """The kernels, compiled for that GPU; nothing where CuPy is missing: the core then says what to install."""
+def _image(ordinal: int) -> bytes:
+    """The kernels for that GPU; nothing for those that are built in. Where there are none, the core says so."""
+    if path := os.environ.get("WATTWORK_CUBIN"):
+        try:
+            return Path(path).read_bytes()
+        except OSError as error:
+            raise InvalidInput(f"WATTWORK_CUBIN={path}: {error.strerror}; name a file, or unset it.") from None
     infos = gpus()
+    if core.gpu_kernels_built_in() or ordinal >= len(infos):
+        return b""
     try:
-        from cupy.cuda import compiler
+        return compiled(infos[ordinal].isa)
     except ImportError:
         return b""
-    if ordinal >= len(infos):
-        return b""  # the core refuses the ordinal
-    source, arch = (KERNELS / "sha256d.cu").read_text(), infos[ordinal].isa.removeprefix("sm_")
+
+
+def compiled(isa: str) -> bytes:
+    """A cubin of the kernels for that architecture, by NVRTC, which needs no GPU. ImportError without CuPy."""
+    from cupy_backends.cuda.libs import nvrtc
+
+    program = nvrtc.createProgram((KERNELS / "sha256d.cu").read_text(), "sha256d.cu", (), ())
     try:
-        cubin, _ = compiler.compile_using_nvrtc(source, ("-I" + str(KERNELS), "-std=c++17"), arch, "sha256d.cu")
-    except Exception as error:
-        raise DeviceError(f"CuPy could not compile the GPU kernels ({error}); see that cupy-cuda13x works.") from error
-    return bytes(cubin)
+        # Constexpr functions that both sides share are for the device, too.
+        nvrtc.compileProgram(program, (f"-arch={isa}", f"-I{KERNELS}", "-std=c++17", "-default-device"))
+        return bytes(nvrtc.getCUBIN(program))
+    except nvrtc.NVRTCError as error:
+        log = nvrtc.getProgramLog(program).strip().splitlines() or [str(error)]
+        raise DeviceError(f"CuPy's NVRTC does not compile the GPU kernels ({log[0]}); update cupy-cuda13x.") from error
+    finally:
+        nvrtc.destroyProgram(program)
 
 
 def _check_core() -> None:
