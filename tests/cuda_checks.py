@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 
+import pytest
 from headers import GENESIS, oracle, sha256d
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -179,6 +180,43 @@ def public_search():
         assert wattwork.search(work, 3, 0, device=device).hashes == 0
 
 
+def a_device_that_hashes():
+    """Idle and hash, with a request's worth of switching: the job is the GPU's, and its hits are right."""
+    import wattwork
+
+    work = Work.from_header(GENESIS, target=2**244, version_mask=MASK)
+    with wattwork.Device("cuda:0", meter=wattwork.Meter(watts=100, device="cuda:0")) as device:
+        job = wattwork.Job(work, device="cuda:0")
+        assert (device.kind, job.isa) == ("cuda", "sm_90")
+        device.bind(job)
+        for _ in range(3):
+            assert device.switch("hash").first_unit_s > 0
+            assert device.run(0.2).hashes > 0
+            device.switch("idle")
+            before = job.units
+            assert device.run(0.1).hashes == 0
+            assert job.units == before
+        for hit in job.take_hits():
+            assert sha256d(work.header_with(nonce=hit.nonce, version=hit.version, time=hit.time)) == hit.hash
+            assert int.from_bytes(hit.hash, "little") <= work.target
+        with pytest.raises(wattwork.InvalidInput, match="the job is for device 'cpu'"):
+            device.bind(wattwork.Job(work))
+
+
+def a_device_that_fails():
+    """The fault of a GPU that hashes in the back is told by the device, not by a thread that dies."""
+    import wattwork
+
+    with wattwork.Device("cuda:0", meter=wattwork.Meter(watts=100, device="cuda:0")) as device:
+        device.bind(wattwork.Job(Work.from_header(GENESIS), device="cuda:0"))
+        try:
+            device.switch("hash")
+            device.run(0.5)
+            device.switch("idle")
+        except wattwork.WattworkError as error:
+            print(error)
+
+
 def jobs():
     """A job that is stopped again and again: units, hits and what is left agree, and header time moves on."""
     rng = random.Random(FRESH_SEED)
@@ -193,7 +231,7 @@ def jobs():
             stop = Stop()
             timer = threading.Timer(rng.random() * 0.05, stop.set)
             timer.start()
-            job.run(stop.address, False)
+            job.run(stop.address, 0, False)
             timer.join()
             left = [(moved, Rect._make(r)) for moved, r in job.left()]
             done = pairs([share]) * (left[0][0] - work.time) if left else pairs([share])
@@ -215,7 +253,7 @@ def yields_of_a_job():
     job = core.GpuJob(core.Gpu(0, b"any", SMALL), work.header, bytes(31) + b"\1", 0, (0, 2**32, 0, 1))
     for _ in range(5):
         stop, before = Stop(), job.units
-        runner = threading.Thread(target=job.run, args=(stop.address, False))
+        runner = threading.Thread(target=job.run, args=(stop.address, 0, False))
         runner.start()
         while job.units == before:
             time.sleep(0.001)

@@ -1,5 +1,6 @@
 """The GPU search without a GPU: the host's side on a fake driver, in its own processes, and each error's sentence."""
 
+import json
 import os
 import signal
 import subprocess
@@ -59,6 +60,7 @@ def check(folder, *arguments, **more):
         "easiest_target",
         "searches_side_by_side",
         "jobs",
+        "a_device_that_hashes",
         "yields_of_a_job",
         "nothing_is_opened_before_it_is_asked_for",
         "the_callers_context_is_left_alone",
@@ -115,6 +117,27 @@ def test_a_gpu_that_fails(fake, fault, sentence):
     assert said.startswith("DeviceError: ")
     assert sentence in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.core
+def test_a_back_that_fails(fake):
+    assert "an illegal memory access" in check(fake, "a_device_that_fails", FAKE_CUDA_FAULT="kernel:700:3")
+
+
+@pytest.mark.core
+def test_wattwork_hash_on_a_gpu(fake):
+    def hash_(*options):
+        target = ["--bits", "1f00ffff", "--version-mask", "1fffe000", "--count", "1000", "--versions", "300"]
+        command = [sys.executable, "-m", "wattwork", "hash", *target, *options]
+        return subprocess.run(command, env=environment(fake), capture_output=True, text=True, check=False)
+
+    gpu, cpu = (json.loads(hash_("--device", name, "--json", "-").stdout) for name in ("cuda:0", "cpu"))
+    assert (gpu["device"], gpu["isa"], gpu["threads"], gpu["hashes"]) == ("cuda:0", "sm_90", None, 300_000)
+    assert gpu["hits"]
+    assert sorted(map(str, gpu["hits"])) == sorted(map(str, cpu["hits"]))
+    assert "sm_90 on cuda:0" in hash_("--device", "cuda:0").stdout
+    refused = hash_("--device", "cuda:0", "--threads", "2")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
 
 
 @pytest.mark.core

@@ -71,7 +71,8 @@ auto search_face(cuda::Gpu& gpu, const std::string& header, const std::string& t
   return std::make_tuple(std::move(hits), std::move(remaining), found.hashes);
 }
 
-void run_job(cuda::GpuJob& job, uintptr_t stop_address, bool watch_signals) {
+// With the face of a Job on the CPU.
+void run_job(cuda::GpuJob& job, uintptr_t stop_address, int /*threads*/, bool watch_signals) {
   {
     py::gil_scoped_release nogil;
     job.run(*stop_at(stop_address), watcher(watch_signals));
@@ -111,6 +112,7 @@ void bind_cuda(py::module_& m) {
         return std::make_shared<cuda::Gpu>(ordinal, image, wanted);
       }))
       .def_property_readonly("isa", &cuda::Gpu::isa)
+      .def_property_readonly("versions_side_by_side", [](const cuda::Gpu& gpu) { return gpu.shape().threads; })
       .def("search", &search_face);
   py::class_<cuda::GpuJob, Back, std::shared_ptr<cuda::GpuJob>>(m, "GpuJob")
       .def(py::init([](std::shared_ptr<cuda::Gpu> gpu, const std::string& header, const std::string& target, uint32_t mask,

@@ -11,6 +11,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Literal
 
+from wattwork import cuda
 from wattwork._native import HAVE_CORE, core
 from wattwork.errors import InvalidInput, UnsupportedISA
 from wattwork.machine import check_threads, default_threads
@@ -110,8 +111,6 @@ def search(
     target = work.target.to_bytes(32, "little")
     rest: Sequence[tuple[int, int, int, int]]
     if device != "cpu":
-        from wattwork import cuda
-
         gpu = cuda.gpu(device, isa=isa, threads=threads)
         chosen, begin = gpu.isa, time.perf_counter()
         raw, rest, hashes = gpu.search(
@@ -141,8 +140,10 @@ def search(
     return SearchResult(tuple(map(Hit._make, raw)), hashes, seconds, tuple(map(Rect._make, rest)), chosen)
 
 
-def versions_side_by_side(isa: str) -> int:
+def versions_side_by_side(isa: str, device: str = "cpu") -> int:
     """How many versions share a nonce's message schedule where an instruction set rolls them; 1: they gain nothing."""
+    if device != "cpu":
+        return cuda.gpu(device).versions_side_by_side
     return 1 if isa in PYTHON_ISAS else core.versions_side_by_side(isa)
 
 

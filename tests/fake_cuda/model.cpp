@@ -110,7 +110,7 @@ void Run::leave(const Unit& unit) {
 // False: the unit has left.
 bool Run::step(Unit& unit) {
   const bool flagged = read(&l_.flags[unit.number % ww::gpu::kFlags * ww::gpu::kFlagStride]) != 0;
-  const bool spent = l_.scan.budget && random_.one_in(64);
+  const bool spent = l_.scan.budget && random_.one_in(16);
   if (flagged || spent) return leave(unit), false;
   if (unit.inside && unit.done == iterations(unit.chunk)) unit.inside = false;
   if (!unit.inside) {
