@@ -37,7 +37,8 @@ std::string words(const Driver& driver, int code) {
 
 void* symbol(const Driver& driver, const char* name) {
   if (void* const found = dlsym(driver.library, name)) return found;
-  throw Error(std::string("libcuda.so.1 has no function ") + name + "; install NVIDIA's driver anew, or use device 'cpu'.");
+  throw Error(std::string("libcuda.so.1 has no function ") + name +
+              "; install NVIDIA's driver anew, or use device 'cpu'.");
 }
 
 void fail(const Driver& driver, const char* function, int code) {

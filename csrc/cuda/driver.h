@@ -1,6 +1,6 @@
-// NVIDIA's driver, opened when a GPU is first asked for. Nothing of CUDA is linked and no header of it is needed: the few
-// functions used are declared here as the CUDA Driver API Reference gives them. Their ABI does not change: a changed
-// function gets another name (_v2).
+// NVIDIA's driver, opened when a GPU is first asked for. Nothing of CUDA is linked and no header of it is needed: the
+// few functions used are declared here as the CUDA Driver API Reference gives them. Their ABI does not change: a
+// changed function gets another name (_v2).
 #pragma once
 
 #include <cstddef>
@@ -85,8 +85,8 @@ struct Driver {
   Function<Pointer, unsigned, size_t, Stream> fill{*this, "cuMemsetD32Async"};
 };
 
-// The process's own, opened and initialised by the first call that succeeds. Throws an Error, also in a forked child of a
-// process that had it.
+// The process's own, opened and initialised by the first call that succeeds. Throws an Error, also in a forked child of
+// a process that had it.
 const Driver& driver();
 
 // The same for a destructor: null where it must not be called any more, in a forked child.

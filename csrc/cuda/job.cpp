@@ -45,7 +45,7 @@ void GpuJob::go_on(const std::function<bool()>& halted) {
     sweep_.emplace(*gpu_, *space_, work_, todo_.take());
     untested_ = pairs_of({sweep_->rect()});
   }
-  sweep_->run(halted, [this](const std::vector<u64>& candidates) {
+  sweep_->run(false, halted, [this](const std::vector<u64>& candidates) {
     take(candidates);
     return false;
   });

@@ -15,8 +15,8 @@ bool earlier(const Placed& a, const Placed& b) {
   return std::pair(a.number, a.hit.nonce) < std::pair(b.number, b.hit.nonce);
 }
 
-// What is left of a sweep if it is taken to have ended with this hit, in the order of hits: what was left before it, and
-// all after it.
+// What is left of a sweep if it is taken to have ended with this hit, in the order of hits: what was left before it,
+// and all after it.
 std::vector<Rect> left_after(const Placed& last, const Rect& whole, const std::vector<Rect>& left) {
   std::vector<Rect> out;
   const auto push = [&](const Rect& r) {
@@ -75,7 +75,7 @@ Found search(Gpu& gpu, const Work& work, const Rect& rect, const Controls& contr
     Sweep sweep(gpu, *space, work, todo.take());
     const size_t before = hits.size();
     u64 untested = pairs_of({sweep.rect()});
-    sweep.run([&] { return halt(); }, [&](const std::vector<u64>& candidates) {
+    sweep.run(true, [&] { return halt(); }, [&](const std::vector<u64>& candidates) {
       const auto confirmed = confirm(work, sweep.rect(), candidates);
       hits.insert(hits.end(), confirmed.begin(), confirmed.end());
       const u64 now = pairs_of(sweep.left());

@@ -5,9 +5,9 @@
 
 namespace ww::cuda {
 
-// Every pair of the rectangle tested exactly once, until done or stopped; every hit is hashed again here. `remaining` has
-// at most one rectangle for each unit of a launch (Gpu::blocks() x warps of a block) and some more. Where max_hits ends
-// it, what was tested after the last hit wanted is part of what remains. Throws an Error where the GPU fails.
+// Every pair of the rectangle tested exactly once, until done or stopped; every hit is hashed again here. `remaining`
+// has at most two rectangles for each unit of a launch (Gpu::blocks() x warps of a block) and some more. Where max_hits
+// ends it, what was tested after the last hit wanted is part of what remains. Throws an Error where the GPU fails.
 WW_API Found search(Gpu& gpu, const Work& work, const Rect& rect, const Controls& controls);
 
 // One hit with its version's number, by which hits are sorted.

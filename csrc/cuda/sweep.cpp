@@ -1,5 +1,7 @@
 #include "cuda/sweep.h"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <chrono>
 #include <thread>
@@ -93,7 +95,8 @@ Sweep::Sweep(const Gpu& gpu, Workspace& space, const Work& work, const Rect& rec
   space_.begin(lanes);
 }
 
-void Sweep::run(const std::function<bool()>& halted, const std::function<bool(const std::vector<u64>&)>& take) {
+void Sweep::run(bool asleep, const std::function<bool()>& halted,
+                const std::function<bool(const std::vector<u64>&)>& take) {
   int oldest = 0, in_flight = 0;
   bool ended = false, raised = false;
   const auto call_back = [&] {
@@ -108,7 +111,8 @@ void Sweep::run(const std::function<bool()>& halted, const std::function<bool(co
       if (in_flight == 0) break;
       while (!space_.passed(oldest)) {
         if (!raised && halted()) call_back();
-        std::this_thread::sleep_for(kLook);
+        if (asleep) std::this_thread::sleep_for(kLook);
+        else sched_yield();
       }
       Snapshot now = space_.snapshot(oldest);
       oldest = (oldest + 1) % kInFlight, --in_flight;

@@ -1,5 +1,5 @@
-// The GPU search on the fake driver, which this program is linked with: dlopen() then finds it as libcuda.so.1. Random works,
-// shapes, limits and stops, held against the search on the CPU.
+// The GPU search on the fake driver, which this program is linked with: dlopen() then finds it as libcuda.so.1. Random
+// works, shapes, limits and stops, held against the search on the CPU.
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>

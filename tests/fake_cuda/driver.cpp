@@ -1,6 +1,6 @@
-// A libcuda.so.1 for machines without a GPU: the functions wattwork uses, with memory of its own, streams that are threads,
-// and the search kernels of model.cpp. It refuses what the driver would: calls without a current context, addresses that
-// were not allocated, things used after their end. The environment says what it pretends:
+// A libcuda.so.1 for machines without a GPU: the functions wattwork uses, with memory of its own, streams that are
+// threads, and the search kernels of model.cpp. It refuses what the driver would: calls without a current context,
+// addresses that were not allocated, things used after their end. The environment says what it pretends:
 //   FAKE_CUDA_VERSION  (13000)      FAKE_CUDA_DEVICES  (1)      FAKE_CUDA_SM  (90)      FAKE_CUDA_SMS  (2)
 //   FAKE_CUDA_SEED     (1) of the order in which units work
 //   FAKE_CUDA_FAULT    function:code:n   the nth call of that function, and all after it, return that code

@@ -1,4 +1,4 @@
-// The search kernels as kernels/search.h states them, one unit's iteration after the other, in an order made from a seed.
+// The search kernels as kernels/search.h states them: one unit's iteration after the other, in an order made from a seed.
 #pragma once
 
 #include "../../kernels/search.h"
