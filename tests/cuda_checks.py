@@ -248,19 +248,24 @@ def jobs():
 
 
 def yields_of_a_job():
-    """A stop word that is set while the GPU works is obeyed, and the job goes on where it was."""
+    """A stop word that is set while the GPU works is obeyed, and the job goes on where it was.
+
+    Launches of no budget end by their flag alone.
+    """
     work = Work.from_header(GENESIS)
-    job = core.GpuJob(core.Gpu(0, b"any", SMALL), work.header, bytes(31) + b"\1", 0, (0, 2**32, 0, 1))
-    for _ in range(5):
-        stop, before = Stop(), job.units
-        runner = threading.Thread(target=job.run, args=(stop.address, 0, False))
-        runner.start()
-        while job.units == before:
-            time.sleep(0.001)
-        stop.set()
-        runner.join(20)
-        assert not runner.is_alive()
-        assert job.units == 2**32 - pairs([Rect._make(r) for _, r in job.left()])
+    for launch_us in (0, 1000):
+        gpu = core.Gpu(0, b"any", {**SMALL, "launch_us": launch_us})
+        job = core.GpuJob(gpu, work.header, bytes(31) + b"\1", 0, (0, 2**32, 0, 1))
+        for _ in range(5):
+            stop = Stop()
+            runner = threading.Thread(target=job.run, args=(stop.address, 0, False), daemon=True)
+            runner.start()
+            time.sleep(0.05)
+            stop.set()
+            runner.join(20)
+            assert not runner.is_alive()
+            assert job.units == 2**32 - pairs([Rect._make(r) for _, r in job.left()])
+        assert job.units > 0
 
 
 def nothing_is_opened_before_it_is_asked_for():

@@ -261,11 +261,10 @@ int cuStreamDestroy_v2(void* stream) {
 }
 
 int cuStreamSynchronize(void* stream) {
-  if (const int code = entered("cuStreamSynchronize")) return code;
   Stream* const found = live<Stream>(streams, stream);
   if (!found) return kInvalidHandle;
   found->synchronize();
-  return entered("after cuStreamSynchronize");
+  return entered("cuStreamSynchronize");
 }
 
 int cuEventCreate(void** event, unsigned) {
