@@ -255,7 +255,7 @@ def yields_of_a_job():
     work = Work.from_header(GENESIS)
     for launch_us in (0, 1000):
         gpu = core.Gpu(0, b"any", {**SMALL, "launch_us": launch_us})
-        job = core.GpuJob(gpu, work.header, bytes(31) + b"\1", 0, (0, 2**32, 0, 1))
+        job = core.GpuJob(gpu, work.header, b"\1" + bytes(31), 0, (0, 2**32, 0, 1))
         for _ in range(5):
             stop = Stop()
             runner = threading.Thread(target=job.run, args=(stop.address, 0, False), daemon=True)
