@@ -45,6 +45,7 @@ SCHEMA = an_object(
     hashes_per_s={"type": ["number", "null"]},
     remaining={"type": "array", "items": RECT},
     isa={"enum": list(isas())},
+    device={"const": "cpu"},
     threads={"type": "integer", "minimum": 1},
     complete={"type": "boolean"},
 )

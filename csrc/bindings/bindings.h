@@ -18,6 +18,7 @@ void raise_pending();
 
 void bind_runtime(pybind11::module_& m);
 void bind_search(pybind11::module_& m);
+void bind_cuda(pybind11::module_& m);
 void bind_decoder(pybind11::module_& m);
 void bind_scheduler(pybind11::module_& m);
 void bind_loop(pybind11::module_& m);

@@ -9,6 +9,7 @@ PYBIND11_MODULE(_core, m) {
 #endif
   ww::bindings::bind_runtime(m);
   ww::bindings::bind_search(m);
+  ww::bindings::bind_cuda(m);
   ww::bindings::bind_decoder(m);
   ww::bindings::bind_scheduler(m);
   ww::bindings::bind_loop(m);

@@ -10,6 +10,7 @@ from wattwork.engines import ModelConfig as ModelConfig
 from wattwork.engines import StepEngine as StepEngine
 from wattwork.engines import make_engine as make_engine
 from wattwork.errors import DeadlineInfeasible as DeadlineInfeasible
+from wattwork.errors import DeviceError as DeviceError
 from wattwork.errors import InvalidInput as InvalidInput
 from wattwork.errors import MeterError as MeterError
 from wattwork.errors import QueueFull as QueueFull

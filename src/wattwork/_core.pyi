@@ -50,6 +50,37 @@ class Job(Back):
     @property
     def isa(self) -> str: ...
 
+# ---- search on a GPU: all raise wattwork.errors.DeviceError
+def gpu_list() -> list[tuple[str, int, int, int]]: ...  # name, 10 major + minor, SMs, bytes of memory
+def gpu_kernels_built_in() -> bool: ...
+
+class Gpu:
+    def __init__(self, ordinal: int, image: bytes, shape: dict[str, int]) -> None: ...
+    @property
+    def isa(self) -> str: ...
+    @property
+    def versions_side_by_side(self) -> int: ...
+    def search(
+        self,
+        header: bytes,
+        target: bytes,
+        version_mask: int,
+        rect: tuple[int, int, int, int],
+        stop_address: int,
+        max_hits: int,
+        watch_signals: bool,
+    ) -> tuple[list[tuple[int, int, bytes]], list[tuple[int, int, int, int]], int]: ...
+
+class GpuJob(Back):
+    def __init__(
+        self, gpu: Gpu, header: bytes, target: bytes, version_mask: int, share: tuple[int, int, int, int]
+    ) -> None: ...
+    def run(self, stop_address: int, threads: int, watch_signals: bool) -> None: ...
+    def left(self) -> list[tuple[int, tuple[int, int, int, int]]]: ...
+    def take_hits(self) -> list[tuple[int, int, int, bytes]]: ...
+    @property
+    def hits_lost(self) -> int: ...
+
 # ---- engines
 DECODER_MAX_SEQS: int
 DECODER_MAX_TOKENS: int

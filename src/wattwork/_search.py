@@ -11,6 +11,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Literal
 
+from wattwork import cuda
 from wattwork._native import HAVE_CORE, core
 from wattwork.errors import InvalidInput, UnsupportedISA
 from wattwork.machine import check_threads, default_threads
@@ -97,36 +98,52 @@ def search(
     it, too. It holds the GIL only with isa "numpy". The first with isa "numba" imports it, and compiles for some
     seconds where Numba's cache is empty.
 
+    `device`: "cpu", or a GPU, "cuda:0" and so on, which takes neither isa nor threads; the result's `isa` is then its
+    architecture, "sm_90" say. Its first search loads the kernels.
+
     Raises InvalidInput for a range past 2**32, more versions than the mask makes, threads or max_hits below 1, or
-    an unknown device, and UnsupportedISA.
+    an unknown device, UnsupportedISA, and DeviceError for a GPU that is not here or fails.
     """
     rect = rectangle(work, first, count, versions=versions, version_first=version_first)
-    if device != "cpu":
-        raise InvalidInput(f"a search runs on device 'cpu', not on {device!r}; use that.")
     if max_hits is not None and max_hits < 1:
         raise InvalidInput(f"max_hits must be at least 1, or None for all, not {max_hits}.")
-    chosen, stop, n_threads = choose_isa(isa), stop or Stop(), core_threads(threads)
-    limit = UNLIMITED if max_hits is None else min(max_hits, UNLIMITED)
+    stop, limit = stop or Stop(), UNLIMITED if max_hits is None else min(max_hits, UNLIMITED)
+    target = work.target.to_bytes(32, "little")
     rest: Sequence[tuple[int, int, int, int]]
-    if chosen in PYTHON_ISAS:
+    if device != "cpu":
+        gpu = cuda.gpu(device, isa=isa, threads=threads)
+        chosen, begin = gpu.isa, time.perf_counter()
+        raw, rest, hashes = gpu.search(
+            work.header, target, work.version_mask, rect, stop.address, limit, on_main_thread()
+        )
+    elif (chosen := choose_isa(isa)) in PYTHON_ISAS:
         from wattwork import _search_python
 
         python = _search_python.Search(_search_python.kernel(chosen), work, rect, stop, max_hits=limit)
         begin = time.perf_counter()
-        python.run(n_threads or default_threads())
+        python.run(core_threads(threads) or default_threads())
         raw, rest, hashes = python.finish()
     else:
-        target = work.target.to_bytes(32, "little")
         begin = time.perf_counter()
         raw, rest, hashes = core.search(
-            work.header, target, work.version_mask, rect, chosen, n_threads, stop.address, limit, on_main_thread()
+            work.header,
+            target,
+            work.version_mask,
+            rect,
+            chosen,
+            core_threads(threads),
+            stop.address,
+            limit,
+            on_main_thread(),
         )
     seconds = time.perf_counter() - begin
     return SearchResult(tuple(map(Hit._make, raw)), hashes, seconds, tuple(map(Rect._make, rest)), chosen)
 
 
-def versions_side_by_side(isa: str) -> int:
+def versions_side_by_side(isa: str, device: str = "cpu") -> int:
     """How many versions share a nonce's message schedule where an instruction set rolls them; 1: they gain nothing."""
+    if device != "cpu":
+        return cuda.gpu(device).versions_side_by_side
     return 1 if isa in PYTHON_ISAS else core.versions_side_by_side(isa)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from wattwork import cuda
 from wattwork.errors import InvalidInput
 from wattwork.latency import latency_of, yields_of
 from wattwork.load import OfflineLoad, Tick, run_trace, wait_until
@@ -38,16 +39,15 @@ KV_BUDGET_BYTES = 1 << 30
 class Device:
     """One device: idle, hashing, inferring, or both with inference in front.
 
-    `name`: one of DEVICES. `threads`: workers, for hashing and inference alike (default: the CPUs this process may
-    use; an engine made with fewer uses fewer). `meter`: where the joules come from (default `Meter("auto")`). Use it as
-    a context manager, or `close()` it.
+    `name`: "cpu", or a GPU: "cuda:0" is the first. `threads`: workers, for hashing and inference alike (default: the
+    CPUs this process may use; an engine made with fewer uses fewer). `meter`: where the joules come from (default
+    `Meter("auto")`). Use it as a context manager, or `close()` it. DeviceError where the GPU is not here or fails.
     """
 
-    kind = "cpu"
-
     def __init__(self, name: str = "cpu", *, threads: int | None = None, meter: Meter | None = None) -> None:
-        check_device(name)
-        self.name = name
+        if name != "cpu":
+            cuda.gpu(name)  # or it raises
+        self.name, self.kind = name, name.partition(":")[0]
         self.meter = meter or Meter("auto", device=name)
         self.threads = check_threads(threads) or default_threads()
         self._mode: Mode = "idle"
@@ -85,6 +85,9 @@ class Device:
             raise InvalidInput(f"the device is in mode {self._mode!r}; switch('idle') before binding another engine.")
         if job is not self._job and self._mode in BACK_MODES:
             raise InvalidInput(f"the device is in mode {self._mode!r}; switch('idle') before binding another job.")
+        for what, its in (("job", job and job.device), ("engine", engine and engine.caps.device)):
+            if its not in (None, self.name):
+                raise InvalidInput(f"the {what} is for device {its!r}; bind one that was made for {self.name!r}.")
         if trace is not None:
             _check_fits(_plain(trace), engine)
         if engine is not self._engine or self._scheduler is None:

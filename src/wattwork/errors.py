@@ -15,6 +15,10 @@ class UnsupportedISA(WattworkError, ValueError):
     """The instruction set asked for is unknown, or not usable on this machine."""
 
 
+class DeviceError(WattworkError, RuntimeError):
+    """The GPU asked for is not here, cannot be used, or failed at its work."""
+
+
 class MeterError(WattworkError, RuntimeError):
     """The meter asked for is not here, or cannot be read; or a window's energy was asked for too early."""
 

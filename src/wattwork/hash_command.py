@@ -34,8 +34,10 @@ def run(args: argparse.Namespace) -> int:
     work = work_of(args)
     rect = rect_of(args, work)
     with _noted_interrupts() as interrupted:
-        search = SlicedSearch(work, rect, isa=args.isa, threads=args.threads, max_hits=max_hits_of(args))
-        result = _Result(work, rect, search, 1 if search.isa == "numpy" else args.threads or default_threads())
+        search = SlicedSearch(
+            work, rect, device=args.device or "cpu", isa=args.isa, threads=args.threads, max_hits=max_hits_of(args)
+        )
+        result = _Result(work, rect, search, _threads(search, args.threads))
         quiet = str(args.json) == "-"
         if not quiet:
             print("\n".join(result.heading(genesis=args.header is None)), flush=True)
@@ -61,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
 class _Result:
     """A search as it stands, in words and as JSON."""
 
-    def __init__(self, work: Work, rect: Rect, search: SlicedSearch, threads: int) -> None:
+    def __init__(self, work: Work, rect: Rect, search: SlicedSearch, threads: int | None) -> None:
         self.hits: list[Hit] = []  # for the JSON
         self._work, self._rect, self._search, self._threads = work, rect, search, threads
         self._begin = time.perf_counter()
@@ -83,11 +85,12 @@ class _Result:
         """What is searched, and with what."""
         rect, search, difficulty = self._rect, self._search, self._work.difficulty
         versions = f" x {rect.versions:,} versions" if self._work.version_mask else ""
+        where = f", {self._threads} thread(s)" if self._threads else f" on {search.device}"
         expected = search.pairs * (self._work.target + 1) / 2**256
         return [
             *(["No --header is given: this is the genesis block's."] if genesis else []),
             f"wattwork hash: {rect.count:,} nonces{versions} at difficulty {difficulty:.6g}; hits expected: "
-            f"{f'{expected:,.0f}' if expected >= 100 else f'{expected:.3g}'}; {search.isa}, {self._threads} thread(s)",
+            f"{f'{expected:,.0f}' if expected >= 100 else f'{expected:.3g}'}; {search.isa}{where}",
         ]
 
     def state(self) -> str:
@@ -114,7 +117,7 @@ class _Result:
 
         `rect` and `remaining` are rectangles of nonces x version numbers, as in `search`; `hits` come in the order they
         were found; `version` is the field that was hashed. What was tested and what remains make up `rect`; `complete`
-        says that nothing remains. `hashes_per_s` is null where nothing was tested.
+        says that nothing remains. `hashes_per_s` is null where nothing was tested, `threads` on a GPU.
         """
         search, work = self._search, self._work
         return {
@@ -128,10 +131,18 @@ class _Result:
             "seconds": self._seconds,
             "hashes_per_s": self._rate,
             "remaining": [rect._asdict() for rect in search.remaining],
+            "device": search.device,
             "isa": search.isa,
             "threads": self._threads,
             "complete": not search.remaining,
         }
+
+
+def _threads(search: SlicedSearch, asked: int | None) -> int | None:
+    """As many as work on it; None: a GPU does."""
+    if search.device != "cpu":
+        return None
+    return 1 if search.isa == "numpy" else asked or default_threads()
 
 
 def check(work: Work, hit: Hit) -> None:
@@ -140,7 +151,7 @@ def check(work: Work, hit: Hit) -> None:
     if sha256d(header) != hit.hash or int.from_bytes(hit.hash, "little") > work.target:
         raise WattworkError(
             f"hashlib does not confirm nonce {hit.nonce}, version {hit.version:#010x}; "
-            "do not trust this machine with this instruction set, and choose another with --isa."
+            "do not trust this machine with this instruction set or GPU; choose another with --isa or --device."
         )
 
 

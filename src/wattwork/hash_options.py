@@ -15,7 +15,7 @@ from wattwork.work import Work, bits_to_target, difficulty_to_target
 LONGEST_FILE = 4096  # enough for a header in hexadecimal with any white space
 SEARCH_OPTIONS = (
     *("header", "first", "count", "target", "bits", "difficulty"),
-    *("version_mask", "versions", "version_first", "max_hits"),
+    *("version_mask", "versions", "version_first", "max_hits", "device"),
 )
 
 

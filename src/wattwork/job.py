@@ -5,6 +5,7 @@ from collections import deque
 from dataclasses import replace
 from typing import NamedTuple
 
+from wattwork import cuda
 from wattwork._native import HAVE_CORE, core
 from wattwork._search import PYTHON_ISAS, choose_isa, core_threads
 from wattwork.machine import default_threads
@@ -32,21 +33,27 @@ class JobHit(NamedTuple):
 class Job:
     """All nonces x the mask's versions of a work, then the same with header time + 1 s, and so on without end.
 
-    `isa` forces an instruction set (None: `isas()[0]`); UnsupportedISA for one that is not usable here. `native` is the
-    core's own object, which a native scheduler takes as its back; None where there is no core. `yield_target_us`: how
-    soon, on average, isa "numpy" sees that it is to stop, at the cost of some of its rate (None: when its block is
-    done, after milliseconds); a scheduler sets it to its own. The others look each few microseconds anyway.
+    `isa` forces an instruction set (None: `isas()[0]`); UnsupportedISA for one that is not usable here. `device`: as
+    `search` takes it, with the same errors; a GPU's architecture is the job's `isa`. `native` is the core's own object,
+    which a native scheduler takes as its back; None where there is no core. `yield_target_us`: how soon, on average,
+    isa "numpy" sees that it is to stop, at the cost of some of its rate (None: when its block is done, after
+    milliseconds); a scheduler sets it to its own. The others look each few microseconds anyway.
     """
 
     yield_target_us: float | None = None
 
-    def __init__(self, work: Work, isa: str | None = None) -> None:
-        self.work = work
-        self.isa = choose_isa(isa)
+    def __init__(self, work: Work, isa: str | None = None, *, device: str = "cpu") -> None:
+        gpu = None if device == "cpu" else cuda.gpu(device, isa=isa)
+        self.work, self.device = work, device
+        self.isa = gpu.isa if gpu else choose_isa(isa)
         target = work.target.to_bytes(32, "little")
         self._python = _PythonJob(work, self.isa) if self.isa in PYTHON_ISAS else None
+        self._core: core.Job | core.GpuJob
         self.native: core.Back | None = None
-        if self._python is None:
+        if gpu:
+            everything = (0, NONCES, 0, work.versions)
+            self.native = self._core = core.GpuJob(gpu, work.header, target, work.version_mask, everything)
+        elif self._python is None:
             self.native = self._core = core.Job(work.header, target, work.version_mask, self.isa)
         elif HAVE_CORE:
             python = self._python
@@ -58,7 +65,8 @@ class Job:
     def run(self, stop: Stop, threads: int | None = None) -> None:
         """Searches until `stop` is set, or Ctrl-C; goes on from there when called again: no pair skipped or repeated.
 
-        `threads` None: the CPUs this process may use ("numpy" works on one). Raises InvalidInput for one below 1.
+        `threads` None: the CPUs this process may use ("numpy" works on one, a GPU on none but the caller's).
+        Raises InvalidInput for one below 1, and DeviceError where the GPU fails.
         """
         n_threads = core_threads(threads)
         if self._python is not None:

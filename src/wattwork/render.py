@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wattwork.economics import beside_asic
-from wattwork.errors import MeterError
+from wattwork.errors import DeviceError, MeterError
 
 if TYPE_CHECKING:
     from wattwork.report import PhaseResult, Report
@@ -57,7 +57,22 @@ def print_devices(console: Console) -> None:
     except MeterError as error:
         source = str(error)
     table.add_row("", "meter", source)
+    for name, what in _gpus():
+        table.add_row(name, "GPU", what)
     console.print(table)
+
+
+def _gpus() -> list[tuple[str, str]]:
+    """Names and descriptions; or in one line why there are none."""
+    from wattwork.cuda import gpus
+
+    try:
+        return [
+            (f"cuda:{i}", f"{gpu.name} ({gpu.isa}), {gpu.sms} SMs, {gpu.memory_bytes / 2**30:.1f} GiB")
+            for i, gpu in enumerate(gpus())
+        ]
+    except DeviceError as error:
+        return [("cuda", str(error))]
 
 
 def notes(report: Report) -> list[str]:

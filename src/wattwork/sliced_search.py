@@ -21,16 +21,24 @@ class SlicedSearch:
     """What `search` does with the same arguments, one slice per `step()`."""
 
     def __init__(
-        self, work: Work, rect: Rect, *, isa: str | None = None, threads: int | None = None, max_hits: int | None = None
+        self,
+        work: Work,
+        rect: Rect,
+        *,
+        device: str = "cpu",
+        isa: str | None = None,
+        threads: int | None = None,
+        max_hits: int | None = None,
     ) -> None:
-        # A search of nothing refuses wrong arguments, and Numba compiles now, not in the first slice.
-        self.isa = search(work, rect.first, 0, isa=isa, threads=threads, max_hits=max_hits).isa
+        # A search of nothing refuses wrong arguments; Numba compiles, and a GPU loads, now and not in the first slice.
+        self.isa = search(work, rect.first, 0, device=device, isa=isa, threads=threads, max_hits=max_hits).isa
+        self.device = device
         self.pairs = rect.count * rect.versions  # in all
         self.hashes = 0  # pairs tested
         self.hits = 0
         self.remaining = [rect] if self.pairs else []  # disjoint; with what was tested, the whole
         self._work, self._threads, self._max_hits = work, threads, max_hits
-        self._side_by_side = versions_side_by_side(self.isa)
+        self._side_by_side = versions_side_by_side(self.isa, device)
         self._pairs = LEAST_PAIRS
         self._most_pairs = max(1, HITS_IN_A_SLICE * 2**256 // (work.target + 1))
 
@@ -44,7 +52,10 @@ class SlicedSearch:
         head, *below = self.remaining
         piece, rest = cut(head, min(self._pairs, self._most_pairs), self._side_by_side)
         left = None if self._max_hits is None else self._max_hits - self.hits
-        result = search(self._work, **piece._asdict(), isa=self.isa, threads=self._threads, max_hits=left)
+        isa = self.isa if self.device == "cpu" else None
+        result = search(
+            self._work, **piece._asdict(), device=self.device, isa=isa, threads=self._threads, max_hits=left
+        )
         self.remaining = joined([*result.remaining, *rest, *below])
         self.hashes += result.hashes
         self.hits += len(result.hits)

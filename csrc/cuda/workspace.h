@@ -1,0 +1,81 @@
+// What a search has on the GPU, and the few things it does with it.
+//
+// Launches go to a stream of the lowest priority, one after the other; the flag that calls them back, and hits that are
+// fetched meanwhile, go by a second one. All copies are by the copy engines, from and to pinned memory: to be raised, the
+// flag needs no room on an SM.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "../kernels/search.h"
+#include "cuda/gpu.h"
+
+namespace ww::cuda {
+
+using gpu::u32;
+using u64 = uint64_t;
+static_assert(sizeof(u64) == sizeof(gpu::u64));
+
+// A thing of the driver's that ends with this.
+template <class T> class Owned {
+ public:
+  Owned(Context context, T thing, const Function<T>& end) : context_(context), thing_(thing), end_(&end) {}
+  ~Owned() {
+    const Driver* const last = driver_to_end_with();
+    if (!last || last->push_context.entry(context_) != kSuccess) return;
+    Context popped;
+    end_->entry(thing_);
+    last->pop_context.entry(&popped);
+  }
+  Owned(const Owned&) = delete;
+  Owned& operator=(const Owned&) = delete;
+  operator T() const { return thing_; }
+
+ private:
+  Context context_;
+  T thing_;
+  const Function<T>* end_;
+};
+
+// What a launch left, as the CPU sees it once its event has passed.
+struct Snapshot {
+  gpu::Account account{};
+  std::vector<u64> slots;
+};
+
+constexpr int kInFlight = 2;  // launches queued, so that the GPU goes from one to the next by itself
+
+class Workspace {
+ public:
+  // For searches of the GPU's shape. With its context current, as all of this.
+  explicit Workspace(const Gpu& gpu);
+  ~Workspace();  // waits for what is queued, which still reads and writes its memory
+
+  // Begins an account: nothing claimed, nothing found.
+  void begin(const std::vector<gpu::Lane>& rows);  // at most the shape's lanes
+  // Queues a launch and the copy of what it leaves, as number `i` of kInFlight.
+  void launch(int i, Kernel kernel, u32 blocks, u32 threads, const gpu::Scan& scan);
+  bool passed(int i) const;  // whether that launch has ended and its copy is here
+  Snapshot snapshot(int i) const;
+  std::vector<u64> candidates(u64 from, u64 to);  // that an ended launch found
+
+  void raise() { flag(1); }  // calls all launches back, those queued, too
+  void lower() { flag(0); }  // comes before a later raise()
+  void drain() const { driver().synchronize(work_); }
+
+ private:
+  void flag(u32 value);
+  Pointer slots() const { return state_ + sizeof(gpu::Account); }
+  size_t state_bytes() const { return sizeof(gpu::Account) + units_ * sizeof(u64); }
+
+  const Context context_;
+  const u32 units_, capacity_;
+  const Owned<Stream> work_, signal_;
+  const Owned<Event> ended_[kInFlight];
+  const Owned<Pointer> state_, flags_, hits_, rows_;
+  const Owned<void*> states_here_, flags_here_, hits_here_;
+};
+
+}  // namespace ww::cuda

@@ -1,0 +1,30 @@
+// The search kernels as kernels/search.h states them: one unit's iteration after the other, in an order made from a seed.
+#pragma once
+
+#include "../../kernels/search.h"
+
+namespace fake {
+
+using ww::gpu::u32;
+using ww::gpu::u64;
+
+// A launch, with the device's memory at the host's addresses.
+struct Launch {
+  bool rolled;
+  u32 blocks, threads;
+  ww::gpu::Scan scan;
+  const ww::gpu::Lane* lanes;
+  ww::gpu::Account* account;
+  u64* slots;
+  const u32* flags;
+  u64* hits;
+  u64 seed;
+};
+
+void run(const Launch& launch);
+
+// Memory that several streams reach, word by word.
+inline u32 read(const u32* word) { return __atomic_load_n(word, __ATOMIC_RELAXED); }
+inline void write(u32* word, u32 value) { __atomic_store_n(word, value, __ATOMIC_RELAXED); }
+
+}  // namespace fake
