@@ -156,7 +156,8 @@ def test_a_gap_between_looks_is_flagged(run, phase_s):
     code = (
         f"s = source('instant')\nclock.sleep(({phase_s} - clock.t) % 2)\n"
         "energy, truth_j = window(s, 8.0, look_s={})\nlow, high = energy.ci95_j\n"
-        "answer(coverage=energy.coverage, detail=energy.detail, low=low, high=high, joules=energy.joules, truth=truth_j)"
+        "answer(coverage=energy.coverage, detail=energy.detail, low=low, high=high, truth=truth_j,"
+        "joules=energy.joules)"
     )
     seen, unseen = (run(code.format(look_s), CURVE="square:50:600:0.5") for look_s in (0.025, 2.0))
     assert seen["coverage"] == 0.25
