@@ -161,8 +161,9 @@ def slots_of(table: Tensor, block: int, total: Tensor) -> Tensor:
 def bias_of(length: int, total: Tensor, dtype: torch.dtype) -> Tensor:
     """What is added to the scores of one token of each row: 0 below `total` [B], -inf from there on; [B, 1, 1, L]."""
     at = torch.arange(length, device=total.device)
-    zero = torch.zeros((), dtype=dtype, device=total.device)
-    return torch.where(at < total[:, None], zero, -math.inf)[:, None, None]
+    # Not torch.where: its scalar is copied to the device, which no graph may capture.
+    bias = torch.zeros(len(total), length, dtype=dtype, device=total.device)
+    return bias.masked_fill_(at >= total[:, None], -math.inf)[:, None, None]
 
 
 def attend_rows(q: Tensor, cache: Tensor, slots: Tensor, bias: Tensor) -> Tensor:
