@@ -44,9 +44,10 @@ test-emulated: $(INSTALLED) $(STAMPS)/emulators
 test-pure: $(STAMPS)/pure
 	WATTWORK_FALLBACK=1 $(VENV)/pure/bin/python -m pytest -m "not long and not emulated"
 
-# make test-torch   golden logits made again by transformers, in an environment of its own (5 GB)
+# make test-torch   the PyTorch engine, and golden logits made again by transformers, in an environment of its own (5 GB)
 test-torch: $(STAMPS)/torch
-	PYTHONPATH=src:tests $(VENV)/torch/bin/python tests/golden/make_golden.py --check
+	WATTWORK_REQUIRE_CORE=1 $(VENV)/torch/bin/python -m pytest tests/test_torch_engine.py
+	PYTHONPATH=tests $(VENV)/torch/bin/python tests/golden/make_golden.py --check
 
 # make lint    ruff and mypy --strict
 lint: $(STAMPS)/tools
@@ -116,10 +117,12 @@ $(STAMPS)/cuda: $(STAMPS)/venv pyproject.toml
 	ln -s "$$($(VENV)/cuda/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/nvidia/cu13" $(VENV)/cuda/cu13
 	touch $@
 
-$(STAMPS)/torch: $(STAMPS)/venv pyproject.toml
+$(STAMPS)/torch: $(INSTALLED)
 	test -d $(VENV)/torch || $(PYTHON) -m venv $(VENV)/torch
 	$(VENV)/torch/bin/python -m pip install -qq --upgrade 'pip>=25.1'
-	$(VENV)/torch/bin/python -m pip install -qq --group torch 'numpy>=1.26'
+	$(VENV)/torch/bin/python -m pip install -qq --group torch --group test --group build $(DEPENDENCIES)
+	PATH="$(abspath $(VENV)/torch/bin):$$PATH" WATTWORK_REQUIRE_NATIVE=1 $(VENV)/torch/bin/python -m pip install -qq \
+	    --no-build-isolation --no-deps --force-reinstall .
 	touch $@
 
 $(STAMPS)/bench: $(INSTALLED)

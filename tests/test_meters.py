@@ -389,12 +389,13 @@ def test_external_is_the_operators_own_reading(clock):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("nvml", "cpu", None), "choose one of auto, rapl, external, estimate"),
+        (("tea", "cpu", None), "choose one of auto, rapl, nvml, external, estimate"),
         (("external", "cpu", None), "give watts="),
         (("external", "cpu", float("nan")), "finite"),
         (("external", "cpu", -1.0), "from 0 up"),
         (("rapl", "cpu", 65.0), "goes with the source 'external'"),
-        (("auto", "cuda:0", None), "no meter for the device 'cuda:0'"),
+        (("rapl", "cuda:0", None), "no such meter for the device 'cuda:0'"),
+        (("auto", "tpu:0", None), "no such meter for the device 'tpu:0'"),
     ],
 )
 def test_arguments_that_do_not_fit(arguments, sentence):

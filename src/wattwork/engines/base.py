@@ -6,6 +6,7 @@ Notation: B sequences in a step, T tokens in all, V vocabulary size. The native 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,6 +15,28 @@ from wattwork.errors import InvalidInput
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class RopeScaling:
+    """How Llama 3.1 and later stretch rotary positions beyond the context they were first trained on.
+
+    The rule is that of transformers' `rope_type: llama3` (`_compute_llama3_parameters`): wavelengths longer than
+    original_context / low_freq_factor are stretched by `factor`, those shorter than original_context /
+    high_freq_factor are left alone, and between them the frequency goes over from the one to the other.
+    """
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_context: int
+
+    def scaled(self, frequency: float) -> float:
+        """The frequency in radians per position, stretched."""
+        turns = self.original_context * frequency / (2 * math.pi)  # original_context / wavelength
+        kept = (turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)
+        kept = min(1.0, max(0.0, kept))
+        return (1 - kept) * frequency / self.factor + kept * frequency
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +55,7 @@ class ModelConfig:
     rope_theta: float
     tied: bool = True  # the output head is the embedding
     norm_eps: float = 1e-5
+    rope_scaling: RopeScaling | None = None
 
     @property
     def parameters(self) -> int:
@@ -40,12 +64,46 @@ class ModelConfig:
         layer = attention + 3 * self.hidden * self.ffn + 2 * self.hidden
         return self.layers * layer + self.hidden + self.vocab * self.hidden * (1 if self.tied else 2)
 
+    @property
+    def rope_frequencies(self) -> list[float]:
+        """Radians per position of each of a head's head_dim / 2 rotating pairs."""
+        plain = [self.rope_theta ** (-i / self.head_dim) for i in range(0, self.head_dim, 2)]
+        return plain if self.rope_scaling is None else [self.rope_scaling.scaled(f) for f in plain]
 
+
+# The Llamas' shapes are those of config.json in meta-llama/Llama-3.2-1B and meta-llama/Llama-3.1-8B on Hugging Face.
 PRESETS = {
     config.name: config
     for config in (
         ModelConfig("tiny-15m", 6, 288, 6, 6, 48, 768, 32000, 2048, 1e4),
         ModelConfig("smol-135m", 30, 576, 9, 3, 64, 1536, 49152, 8192, 1e5),
+        ModelConfig(
+            "llama-3.2-1b",
+            16,
+            2048,
+            32,
+            8,
+            64,
+            8192,
+            128256,
+            131072,
+            5e5,
+            rope_scaling=RopeScaling(32, 1, 4, 8192),
+        ),
+        ModelConfig(
+            "llama-3.1-8b",
+            32,
+            4096,
+            32,
+            8,
+            128,
+            14336,
+            128256,
+            131072,
+            5e5,
+            False,
+            rope_scaling=RopeScaling(8, 1, 4, 8192),
+        ),
     )
 }
 

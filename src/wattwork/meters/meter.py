@@ -10,9 +10,10 @@ from wattwork.errors import InvalidInput, MeterError
 from wattwork.meters.base import Clock, Energy, Kind, Source
 from wattwork.meters.estimate import EstimateSource
 from wattwork.meters.external import ExternalSource
+from wattwork.meters.nvml import open_nvml
 from wattwork.meters.rapl import open_rapl
 
-SOURCES = ("auto", "rapl", "external", "estimate")
+SOURCES = ("auto", "rapl", "nvml", "external", "estimate")
 
 
 class Window:
@@ -34,8 +35,9 @@ class Window:
 class Meter:
     """Joules per window, with a 95 % interval, from one source.
 
-    `source`: "rapl" reads the processor packages' counters; "external" takes the operator's own reading, `watts`;
-    "estimate" is a model, never a measurement; "auto" is external where `watts` is given, else RAPL, else the estimate.
+    `source`: "rapl" reads the processor packages' counters; "nvml" an NVIDIA GPU's, by its `device` ("cuda:0");
+    "external" takes the operator's own reading, `watts`; "estimate" is a model, never a measurement; "auto" is external
+    where `watts` is given, else NVML for a GPU, and for the CPU RAPL, else the estimate.
     Raises InvalidInput for arguments that do not fit and MeterError where the source is not here or not readable. Once
     made it never raises for a sensor that fails: such a window's joules are None and its detail says why. Windows may
     overlap, and be opened and closed on any thread.
@@ -51,7 +53,7 @@ class Meter:
 
     @property
     def source(self) -> str:
-        """The source taken: "rapl", "external" or "estimate"."""
+        """The source taken: "rapl", "nvml", "external" or "estimate"."""
         return self._source.name
 
     @property
@@ -102,8 +104,10 @@ def _choose(source: str, device: str, watts: float | None, clock: Clock | None) 
         return ExternalSource(watts, clock)
     if source == "external":
         raise InvalidInput("the source 'external' needs your own reading: give watts=.")
+    if source == "nvml" or (source == "auto" and device.startswith("cuda")):
+        return open_nvml(device, clock)
     if device != "cpu":
-        raise InvalidInput(f"there is no meter for the device {device!r} but your own reading: give watts=.")
+        raise InvalidInput(f"there is no such meter for the device {device!r} but your own reading: give watts=.")
     if source == "estimate":
         return EstimateSource(clock=clock)
     try:
