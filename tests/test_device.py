@@ -138,7 +138,7 @@ def test_closing_in_any_mode_leaves_no_thread(engine, job):
 
 
 def test_wrong_input_is_one_sentence_that_names_what_to_change(device, engine, job):
-    with pytest.raises(ww.InvalidInput, match="choose one of cpu"):
+    with pytest.raises(ww.InvalidInput, match="choose 'cpu', or a GPU"):
         Device("gpu")
     with pytest.raises(ww.InvalidInput, match="threads must be from 1 to 1024"):
         Device("cpu", threads=0)

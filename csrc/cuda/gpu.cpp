@@ -37,8 +37,8 @@ int count() {
 Module load(std::string_view image, const GpuInfo& info) {
   if (image.empty()) image = built_in_image();
   if (image.empty())
-    throw Error("wattwork was built without nvcc, so its GPU kernels are compiled when they are used: pip install "
-                "'wattwork[cuda13]' for that, or build wattwork where nvcc is.");
+    throw Error("no GPU kernels are built in, for there was no nvcc; pip install 'wattwork[cuda13]' to have them "
+                "compiled here, or build wattwork where nvcc is.");
   Module module = nullptr;
   const int code = driver().load_module.entry(&module, image.data());
   const std::string this_gpu = info.name + " (sm_" + std::to_string(info.sm) + ")";

@@ -13,8 +13,8 @@
 
 namespace ww::cuda {
 
-// A share of all nonces x the mask's versions, then the same with header time + 1 s, and so on. A sweep that yields stays
-// on the GPU as it is, and the next run goes on with it.
+// A share of all nonces x the mask's versions, then the same with header time + 1 s, and so on. A sweep that yields
+// stays on the GPU as it is, and the next run goes on with it.
 class WW_API GpuJob : public Back {
  public:
   GpuJob(std::shared_ptr<Gpu> gpu, const Work& work, const Rect& share);

@@ -52,9 +52,9 @@ class Sweep {
  public:
   Sweep(const Gpu& gpu, Workspace& space, const Work& work, const Rect& rect);
 
-  // Launches until all is tested, the candidates no longer fit, or one of these says to end: `halted`, asked all the time
-  // or, where `asleep`, every 50 us or so; and `take`, which is given all candidates as they come (hit_of(the version's
-  // number within the rectangle, nonce)). Called again, it goes on.
+  // Launches until all is tested, the candidates no longer fit, or one of these says to end: `halted`, asked all the
+  // time or, where `asleep`, every 50 us or so; and `take`, which is given all candidates as they come (hit_of(the
+  // version's number within the rectangle, nonce)). Called again, it goes on.
   void run(bool asleep, const std::function<bool()>& halted,
            const std::function<bool(const std::vector<u64>&)>& take);
 

@@ -1,7 +1,7 @@
 // What a search has on the GPU, and the few things it does with it.
 //
 // Launches go to a stream of the lowest priority, one after the other; the flag that calls them back, and hits that are
-// fetched meanwhile, go by a second one. All copies are by the copy engines, from and to pinned memory: to be raised, the
+// fetched meanwhile, go by a second one. Both are copies from or to pinned memory, by a copy engine: to be raised, the
 // flag needs no room on an SM.
 #pragma once
 

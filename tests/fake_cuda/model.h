@@ -1,4 +1,4 @@
-// The search kernels as kernels/search.h states them: one unit's iteration after the other, in an order made from a seed.
+// The search kernels as kernels/search.h states them, one unit's iteration after the other, in an order drawn by seed.
 #pragma once
 
 #include "../../kernels/search.h"
