@@ -1,0 +1,318 @@
+"""Opcodes that move: constants, special registers, memory, lanes' exchange, predicates as a number."""
+
+import re
+
+import numpy as np
+from sass.fault import Fault
+from sass.opcodes import opcode
+from sass.operands import (
+    ALL,
+    LANES,
+    U32,
+    U64,
+    dest,
+    is_predicate,
+    lanes_of,
+    mask_of,
+    predicate,
+    predicate_dest,
+    register,
+    source,
+    wide,
+    wide_dest,
+)
+
+WIDTHS = {"64": 8, "128": 16}
+CACHING = "E CONSTANT STRONG WEAK GPU SYS SM CTA"  # said of the memory order and the caches; here every access is strong
+ATOMIC = {
+    "ADD": lambda old, x: old + x,
+    "AND": lambda old, x: old & x,
+    "OR": lambda old, x: old | x,
+    "XOR": lambda old, x: old ^ x,
+    "MIN": min,
+    "MAX": max,
+    "EXCH": lambda old, x: x,
+    "INC": lambda old, x: 0 if old >= x else old + 1,
+}
+
+
+def active_lanes(active):
+    return np.flatnonzero(lanes_of(active)).tolist()
+
+
+def size_of(i):
+    return next((WIDTHS[flag] for flag in i.flags if flag in WIDTHS), 4)
+
+
+def at_lane(values, lane):
+    return int(values[lane % values.size])
+
+
+def indirect(text):
+    """`[R4+UR5+0x10]` -> the parts between the signs."""
+    match = re.fullmatch(r"(?:desc\[UR\d+\])?\[(.+)\]", text)
+    if match is None:
+        raise Fault(f"{text!r} is no address")
+    return match[1].split("+")
+
+
+def address(text, *, is_global):
+    """read(warp, active) -> u64: a register pair (global) or words, plus constants."""
+    parts = []
+    for part in indirect(text):
+        name, _, kind = part.partition(".")
+        if is_global and (kind == "64" or name.startswith("U")):
+            parts.append(wide(name))
+        elif kind in ("", "X4", "X8", "X16") and (not is_global or name[0] not in "RU"):
+            parts.append(_scaled(source(name), int(kind[1:] or 1) if kind else 1))
+        else:
+            raise Fault(f"{part!r} in an address")
+    limit = U64((1 << 64) - 1 if is_global else ALL)
+    return lambda warp, active: sum((p(warp, active) for p in parts), np.zeros(1, U64)) & limit
+
+
+def _scaled(read, factor):
+    return lambda warp, active: read(warp, active).astype(U64) * U64(factor)
+
+
+def memory_of(name):
+    return (lambda warp: warp.block.shared) if name.endswith("S") else (lambda warp: warp.machine.memory)
+
+
+def words(text, size):
+    """The registers of one operand of `size` bytes."""
+    uniform, n = register(text)
+    if text.endswith("RZ"):
+        return [text] * (size // 4)
+    return [f"{'U' * uniform}R{n + k}" for k in range(size // 4)]
+
+
+@opcode("LDG", "LDS", flags=f"{CACHING} 64 128 U8 U16")
+def load(i):
+    target, where = i.operands
+    size = 1 if "U8" in i.flags else 2 if "U16" in i.flags else size_of(i)
+    base, memory = address(where, is_global=i.opcode == "LDG"), memory_of(i.opcode)
+    writes = [dest(name) for name in words(target, max(size, 4))]
+
+    def run(warp, active):
+        addresses, found = base(warp, active), np.zeros((len(writes), LANES), U32)
+        for lane in active_lanes(active):
+            value = memory(warp).load(at_lane(addresses, lane), size)
+            for k in range(len(writes)):
+                found[k, lane] = value >> 32 * k & ALL
+        for write, row in zip(writes, found, strict=True):
+            write(warp, active, row)
+
+    return run
+
+
+@opcode("STG", "STS", flags=f"{CACHING} 64 128 U8 U16")
+def store(i):
+    where, text = i.operands
+    size = 1 if "U8" in i.flags else 2 if "U16" in i.flags else size_of(i)
+    base, memory = address(where, is_global=i.opcode == "STG"), memory_of(i.opcode)
+    sources = [source(name) for name in words(text, max(size, 4))]
+
+    def run(warp, active):
+        addresses, values = base(warp, active), [read(warp, active) for read in sources]
+        for lane in active_lanes(active):
+            value = sum(at_lane(v, lane) << 32 * k for k, v in enumerate(values))
+            memory(warp).store(at_lane(addresses, lane), size, value & (1 << 8 * size) - 1)
+
+    return run
+
+
+@opcode("ATOMG", "ATOMS", "REDG", flags=f"{CACHING} {' '.join(ATOMIC)} CAS 64")
+def atomic(i):
+    operands = list(i.operands)
+    if i.opcode == "ATOMG" and operands.pop(0) != "PT":
+        raise ValueError("an atomic that sets a predicate")
+    target = "RZ" if i.opcode == "REDG" else operands.pop(0)
+    where, *texts = operands
+    size, memory = size_of(i), memory_of(i.opcode)
+    base, write = address(where, is_global=i.opcode != "ATOMS"), (wide_dest if size == 8 else dest)(target)
+    sources = [(wide if size == 8 else source)(text) for text in texts]
+    if "CAS" in i.flags:
+        compare, swap = sources
+    else:
+        (operand,) = sources
+        (how,) = ATOMIC.keys() & set(i.flags)
+
+    def update(warp, active, lane, old):
+        if "CAS" in i.flags:
+            return at_lane(swap(warp, active), lane) if old == at_lane(compare(warp, active), lane) else old
+        return ATOMIC[how](old, at_lane(operand(warp, active), lane))
+
+    def run(warp, active):
+        addresses, before = base(warp, active), np.zeros(LANES, U64)
+        for lane in active_lanes(active):
+            at = at_lane(addresses, lane)
+            old = memory(warp).load(at, size)
+            memory(warp).store(at, size, update(warp, active, lane, old) & (1 << 8 * size) - 1)
+            before[lane] = old
+        write(warp, active, before)
+
+    return run
+
+
+@opcode("LDC", "ULDC", flags="64")
+def load_constant(i):
+    target, where = i.operands
+    match = re.fullmatch(r"c\[(0x[0-9a-f]+)\]\[(U?R\d+)(?:\+(-?0x[0-9a-f]+))?\]", where)
+    write = (wide_dest if "64" in i.flags else dest)(target)
+    if match is None:
+        read = (wide if "64" in i.flags else source)(where)
+        return lambda warp, active: write(warp, active, read(warp, active))
+    if "64" in i.flags:
+        raise ValueError("64 bits by a register")
+    bank, index, offset = int(match[1], 16), source(match[2]), int(match[3] or "0", 16)
+
+    def run(warp, active):
+        places, found = index(warp, active), np.zeros(LANES, U32)
+        for lane in active_lanes(active):
+            found[lane] = warp.constant(bank, at_lane(places, lane) + offset)[0]
+        write(warp, active, found[: places.size])
+
+    return run
+
+
+def _lanes_where(relation):
+    masks = np.array([sum(1 << k for k in range(LANES) if relation(k, lane)) for lane in range(LANES)], U32)
+    return lambda warp: masks
+
+
+SPECIAL = {
+    "SR_LANEID": lambda warp: np.arange(LANES, dtype=U32),
+    "SR_EQMASK": _lanes_where(lambda k, lane: k == lane),
+    "SR_LTMASK": _lanes_where(lambda k, lane: k < lane),
+    "SR_LEMASK": _lanes_where(lambda k, lane: k <= lane),
+    "SR_GTMASK": _lanes_where(lambda k, lane: k > lane),
+    "SR_GEMASK": _lanes_where(lambda k, lane: k >= lane),
+    "SR_CgaCtaId": lambda warp: np.zeros(1, U32),  # a cluster of one block
+    "SR_CLOCKLO": lambda warp: np.array([warp.machine.clock & ALL], U32),
+    "SRZ": lambda warp: np.zeros(1, U32),
+}
+for axis, letter in enumerate("XYZ"):
+    SPECIAL[f"SR_TID.{letter}"] = lambda warp, axis=axis: warp.thread[axis]
+    SPECIAL[f"SR_CTAID.{letter}"] = lambda warp, axis=axis: warp.block.number[axis]
+
+
+@opcode("S2R", "S2UR")
+def special(i):
+    target, name = i.operands
+    value, write = SPECIAL[name], dest(target)
+    return lambda warp, active: write(warp, active, value(warp))
+
+
+@opcode("CS2R", flags="32")
+def special_wide(i):
+    if "32" in i.flags:
+        return special(i)
+    target, name = i.operands
+    if name not in ("SR_CLOCKLO", "SRZ"):
+        raise ValueError(f"64 bits of {name}")
+    write, counts = wide_dest(target), name == "SR_CLOCKLO"
+    return lambda warp, active: write(warp, active, np.array([warp.machine.clock if counts else 0], U64))
+
+
+@opcode("SHFL", flags="IDX UP DOWN BFLY")
+def shuffle(i):
+    """Lane j of the source, j as the PTX ISA's shfl has it; only j's register must have been written."""
+    p, target, text, which, control = i.operands
+    _, n = register(text)
+    step, bounds, write, inside = source(which), source(control), dest(target), predicate_dest(p)
+    (mode,) = i.flags
+
+    def run(warp, active):
+        steps, limits = step(warp, active), bounds(warp, active)
+        found, valid = np.zeros(LANES, U32), 0
+        for lane in active_lanes(active):
+            by, limit = at_lane(steps, lane) & 31, at_lane(limits, lane)
+            segment, clamp = limit >> 8 & 31, limit & 31
+            low, high = lane & segment, lane & segment | clamp & ~segment
+            j = {"IDX": low | by & ~segment, "UP": lane - by, "DOWN": lane + by, "BFLY": lane ^ by}[mode]
+            within = j >= high if mode == "UP" else j <= high
+            j = j if within else lane
+            if not active >> j & 1:
+                raise Fault(f"lane {lane} asks lane {j}, which is not there")
+            found[lane] = warp.vector.read(n, 1 << j)[j]
+            valid |= within << lane
+        write(warp, active, found)
+        inside(warp, active, valid)
+
+    return run
+
+
+@opcode("VOTE", "VOTEU", flags="ANY ALL EQ")
+def vote(i):
+    """A register: the lanes for it, of those active; a predicate: whether any, all, or all or none are for it."""
+    *outs, text = i.operands
+    ballot = predicate(text)
+    write = None if is_predicate(outs[0]) else dest(outs[0])
+    verdict = predicate_dest(outs[-1]) if is_predicate(outs[-1]) else None
+    (mode,) = i.flags
+
+    def run(warp, active):
+        ayes = ballot(warp, active) & active
+        if write:
+            write(warp, active, np.array([ayes], U32))
+        if verdict:
+            true = {"ANY": ayes != 0, "ALL": ayes == active, "EQ": ayes in (0, active)}[mode]
+            verdict(warp, active, ALL if true else 0)
+
+    return run
+
+
+@opcode("R2UR")
+def to_uniform(i):
+    target, text = i.operands
+    read, write = source(text), dest(target)
+
+    def run(warp, active):
+        values = read(warp, active)
+        if values.size > 1:
+            values = values[lanes_of(active)]
+        if (values != values[0]).any():
+            raise Fault("lanes differ in what is to be uniform")
+        write(warp, active, values[:1])
+
+    return run
+
+
+@opcode("P2R")
+def predicates_to_register(i):
+    target, kind, text, mask = i.operands
+    base, write, chosen = source(text), dest(target), int(mask, 0)
+    if kind != "PR" or chosen > 0x7F:
+        raise ValueError("only predicates, and only the lowest byte")
+
+    def run(warp, active):
+        result = base(warp, active) & U32(~chosen & ALL)
+        for n in range(7):
+            if chosen >> n & 1:
+                result = result | lanes_of(warp.predicates.read(n, active)).astype(U32) << U32(n)
+        write(warp, active, result)
+
+    return run
+
+
+@opcode("R2P")
+def register_to_predicates(i):
+    kind, text, mask = i.operands
+    read, chosen = source(text), int(mask, 0)
+    if kind != "PR" or chosen > 0x7F:
+        raise ValueError("only predicates, and only the lowest byte")
+
+    def run(warp, active):
+        value = read(warp, active)
+        for n in range(7):
+            if chosen >> n & 1:
+                warp.predicates.write(n, active, mask_of(value >> U32(n) & U32(1) != 0))
+
+    return run
+
+
+opcode("MEMBAR", flags="SC ALL GPU SYS CTA")(lambda i: lambda warp, active: None)
+opcode("ERRBAR", "CGAERRBAR", "NOP", "NANOSLEEP", "YIELD")(lambda i: lambda warp, active: None)
+opcode("DEPBAR", flags="LE")(lambda i: lambda warp, active: None)
+opcode("CCTL", flags="IVALL")(lambda i: lambda warp, active: None)
