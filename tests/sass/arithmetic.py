@@ -1,34 +1,25 @@
-"""Opcodes that compute: each result from the sources alone. The uniform ones (U...) are the same, on one lane."""
+"""Opcodes that add and multiply, and what a division needs. The uniform ones (U...) are the same, on one lane."""
 
 import numpy as np
+
+from sass.logic import funnel
 from sass.opcodes import opcode
 from sass.operands import (
-    ALL,
     I32,
     I64,
     U32,
     U64,
-    constant,
     dest,
     is_predicate,
-    mask_of,
     lanes_of,
+    mask_of,
+    numbers,
     predicate,
     predicate_dest,
     source,
     wide,
     wide_dest,
 )
-
-COMPARE = {
-    "LT": np.less,
-    "LE": np.less_equal,
-    "GT": np.greater,
-    "GE": np.greater_equal,
-    "EQ": np.equal,
-    "NE": np.not_equal,
-}
-COMBINE = {"AND": lambda a, b: a & b, "OR": lambda a, b: a | b, "XOR": lambda a, b: a ^ b}
 
 
 def split(operands):
@@ -122,242 +113,41 @@ def imad(i):
     return run
 
 
-def truth(table):
-    """f(a, b, c) of a truth table (bit 4a + 2b + c of `table`) as a sum, modulo 2, of products: the algebraic normal form."""
-    terms = [table >> k & 1 for k in range(8)]
-    for bit in (1, 2, 4):
-        for k in range(8):
-            if k & bit:
-                terms[k] ^= terms[k ^ bit]
-    products = [[n for n, bit in enumerate((4, 2, 1)) if k & bit] for k in range(1, 8) if terms[k]]
-
-    def f(*inputs):
-        total = ALL if terms[0] else 0
-        for first, *others in products:
-            product = inputs[first]
-            for n in others:
-                product = product & inputs[n]
-            total = product ^ total
-        return total
-
-    return f
-
-
-@opcode("LOP3", "ULOP3", flags="LUT")
-def lop3(i):
-    p_out = predicate_dest(i.operands[0]) if is_predicate(i.operands[0]) else None
-    target, *sources, table, p_in = i.operands[p_out is not None :]
-    (a, b, c), f = map(source, sources), truth(int(table, 0))
-    write, also = dest(target), predicate(p_in)
-
-    def run(warp, active):
-        result = np.asarray(f(a(warp, active), b(warp, active), c(warp, active)), U32).reshape(-1)
-        write(warp, active, result)
-        if p_out:
-            p_out(warp, active, mask_of(result != 0) | also(warp, active))
-
-    return run
-
-
-@opcode("PLOP3", "UPLOP3", flags="LUT")
-def plop3(i):
-    first, second, *sources, table, other = i.operands
-    a, b, c = map(predicate, sources)
-    outs = [(predicate_dest(p), truth(int(t, 0))) for p, t in ((first, table), (second, other))]
-
-    def run(warp, active):
-        inputs = a(warp, active), b(warp, active), c(warp, active)
-        for write, f in outs:
-            write(warp, active, f(*inputs))
-
-    return run
-
-
-def funnel(low, shift, high, *, left, upper, bits=32, wrap=False, signed=False):
-    """A word of high:low, shifted. The shift is taken modulo `bits` (wrap) or at most `bits`."""
-    low, shift, high = source(low), source(shift), source(high)
-
-    def value(warp, active):
-        both = low(warp, active) | high(warp, active).astype(U64) << U64(32)
-        n = shift(warp, active).astype(U64)
-        n = n & U64(bits - 1) if wrap else np.minimum(n, U64(bits))
-        if left:
-            both = both << n
-        elif signed:
-            both = (both.view(I64) >> n.view(I64)).view(U64)
-        else:
-            both = both >> n
-        return (both >> U64(32 if upper else 0)).astype(U32)
-
-    return value
-
-
-@opcode("SHF", "USHF", flags="L R W U32 S32 U64 S64 HI")
-def shf(i):
-    target, low, shift, high = i.operands
-    (side,) = {"L", "R"} & set(i.flags)
-    (kind,) = {"U32", "S32", "U64", "S64"} & set(i.flags)
-    value = funnel(
-        low,
-        shift,
-        high,
-        left=side == "L",
-        upper="HI" in i.flags,
-        bits=int(kind[1:]),
-        wrap="W" in i.flags,
-        signed=kind[0] == "S",
-    )
-    write = dest(target)
-    return lambda warp, active: write(warp, active, value(warp, active))
-
-
-@opcode("PRMT", "UPRMT")
-def prmt(i):
-    """Four bytes of c:a, each by four bits of the selector; the fourth bit: its sign, eight times."""
-    target, a, selector, c = i.operands
-    low, pick, high, write = source(a), source(selector), source(c), dest(target)
-
-    def run(warp, active):
-        both = low(warp, active) | high(warp, active).astype(U64) << U64(32)
-        chosen, result = pick(warp, active).astype(U64), U64(0)
-        for k in range(4):
-            nibble = chosen >> U64(4 * k) & U64(15)
-            byte = both >> (nibble & U64(7)) * U64(8) & U64(0xFF)
-            sign = (byte >> U64(7)) * U64(0xFF)
-            result = result | np.where(nibble > 7, sign, byte) << U64(8 * k)
-        write(warp, active, result)
-
-    return run
-
-
-@opcode("ISETP", "UISETP", flags="LT LE GT GE EQ NE U32 AND OR XOR EX")
-def isetp(i):
-    """Two predicates: of the comparison and of its contrary, each combined with a third. EX: of upper words, where the
-    lower words' comparison decides between equal ones."""
-    first, second, a, b, other, *lower = i.operands
-    (relation,) = COMPARE.keys() & set(i.flags)
-    (how,) = COMBINE.keys() & set(i.flags)
-    compare, combine, kind = COMPARE[relation], COMBINE[how], U32 if "U32" in i.flags else I32
-    x, y, third = source(a), source(b), predicate(other)
-    yes, no = predicate_dest(first), predicate_dest(second)
-    if len(lower) != ("EX" in i.flags):
-        raise ValueError("EX and a fourth predicate go together")
-    below = [predicate(p) for p in lower]
-
-    def run(warp, active):
-        left, right = x(warp, active).view(kind), y(warp, active).view(kind)
-        result = mask_of(compare(left, right))
-        for p in below:
-            same = mask_of(left == right)
-            result = result & ~same | p(warp, active) & same
-        beside = third(warp, active)
-        yes(warp, active, combine(result, beside))
-        no(warp, active, combine(result ^ ALL, beside))
-
-    return run
-
-
-@opcode("SEL", "USEL")
-def sel(i):
-    target, a, b, p = i.operands
-    x, y, which, write = source(a), source(b), predicate(p), dest(target)
-
-    def run(warp, active):
-        chosen = which(warp, active)
-        uniform = target.startswith("U")
-        where = np.array([chosen & 1], bool) if uniform else lanes_of(chosen)
-        left = x(warp, active & chosen)  # the other lanes' source may be anything
-        write(warp, active, np.where(where, left, y(warp, active & ~chosen)))
-
-    return run
-
-
-@opcode("VIMNMX", "IMNMX", "UIMNMX", flags="U32")
-def minimum_or_maximum(i):
-    target, a, b, p = i.operands
-    x, y, which, write = source(a), source(b), predicate(p), dest(target)
-    kind = U32 if "U32" in i.flags else I32
-
-    def run(warp, active):
-        left, right = x(warp, active).view(kind), y(warp, active).view(kind)
-        smaller = lanes_of(which(warp, active))
-        result = np.where(smaller, np.minimum(left, right), np.maximum(left, right)).view(U32)
-        write(warp, active, result[:1] if target.startswith("U") else result)
-
-    return run
-
-
-@opcode("MOV", "UMOV")
-def mov(i):
-    target, a = i.operands
-    read, write = source(a), dest(target)
-    return lambda warp, active: write(warp, active, read(warp, active))
-
-
-def unary(f):
-    """Lane by lane, the active ones."""
-
-    def decoder(i):
-        target, a = i.operands
-        read, write = source(a), dest(target)
-
-        def run(warp, active):
-            values = read(warp, active)
-            used = [True] if values.size == 1 else lanes_of(active)
-            write(warp, active, np.array([f(int(v)) if u else 0 for v, u in zip(values, used, strict=True)], U32))
-
-        return run
-
-    return decoder
-
-
-opcode("POPC", "UPOPC")(unary(lambda v: v.bit_count()))
-opcode("BREV", "UBREV")(unary(lambda v: int(f"{v:032b}"[::-1], 2)))
-opcode("IABS")(unary(lambda v: min(v, (1 << 32) - v) if v else 0))
-
-
-@opcode("FLO", "UFLO", flags="U32 SH")
-def flo(i):
-    """The highest one's place, or (SH) its distance from bit 31; all ones where there is none."""
-    if "U32" not in i.flags:
-        raise ValueError("FLO of signed numbers")
-    return unary(lambda v: ALL if v == 0 else 32 - v.bit_length() if "SH" in i.flags else v.bit_length() - 1)(i)
-
-
-@opcode("HFMA2", flags="MMA")
-def hfma2(i):
-    """Only as ptxas writes a constant's two halves: 0 * 0 + (upper, lower), as 16-bit floats."""
-    target, a, b, upper, lower = i.operands
-    if (a, b) != ("-RZ", "RZ"):
-        raise ValueError("HFMA2 that is not a constant")
-    high, low = (int(np.array(float(text), np.float16).view(np.uint16)) for text in (upper, lower))
-    value, write = constant(high << 16 | low), dest(target)
-    return lambda warp, active: write(warp, active, value(warp, active))
-
-
 # Division of integers: ptxas starts from an approximate reciprocal of the divisor, and corrects what follows from it.
 
 
-@opcode("I2F", flags="U32 RP")
+def float_bits(x):
+    return int(np.float32(x).view(U32))
+
+
+def float_of(bits):
+    return U32(bits).view(np.float32)
+
+
+@opcode("I2F", flags="U32 U64 RP")
 def i2f(i):
     """To the float at or above it."""
-    if i.flags != ("U32", "RP"):
-        raise ValueError("only I2F.U32.RP")
+    target, a = i.operands
+    kind, _ = i.flags
 
     def upwards(v):
         x = np.float32(v)
-        return int((x if int(x) >= v else np.nextafter(x, np.float32(np.inf))).view(U32))
+        return float_bits(x if int(x) >= v else np.nextafter(x, np.float32(np.inf)))
 
-    return unary(upwards)(i)
+    return numbers(upwards, (wide if kind == "U64" else source)(a), dest(target))
 
 
 @opcode("MUFU", flags="RCP")
 def mufu(i):
-    return unary(lambda v: int((np.float32(1) / U32(v).view(np.float32)).view(U32)))(i)
+    """The nearest float; the hardware's is one of the next."""
+    target, a = i.operands
+    return numbers(lambda v: float_bits(1 / float(float_of(v))), source(a), dest(target))
 
 
-@opcode("F2I", flags="FTZ U32 TRUNC NTZ")
+@opcode("F2I", flags="FTZ U32 U64 TRUNC NTZ")
 def f2i(i):
-    if "U32" not in i.flags or "TRUNC" not in i.flags:
-        raise ValueError("only F2I.U32.TRUNC")
-    return unary(lambda v: min(ALL, max(0, int(U32(v).view(np.float32)))))(i)
+    target, a = i.operands
+    (kind,) = {"U32", "U64"} & set(i.flags)
+    limit = (1 << int(kind[1:])) - 1
+    write = (wide_dest if kind == "U64" else dest)(target)
+    return numbers(lambda v: min(limit, max(0, int(float_of(v)))), source(a), write)

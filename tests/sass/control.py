@@ -2,7 +2,7 @@
 
 from sass.cubin import STEP
 from sass.opcodes import opcode
-from sass.operands import ALL, NUMBER, dest, is_predicate, lanes_of, mask_of, predicate, predicate_dest, source
+from sass.operands import ALL, NUMBER, dest, lanes_of, only, predicate, predicate_dest, source
 
 
 def barrier(text):
@@ -12,9 +12,13 @@ def barrier(text):
     return int(text[1:])
 
 
-@opcode("BRA", flags="U")
+@opcode("BRA", flags="U DIV")
 def bra(i):
+    """DIV: where the active lanes are not those of a mask."""
     *conditions, target = i.operands
+    if "DIV" in i.flags:
+        (masks,) = map(source, conditions)
+        return lambda warp, active: None if same(masks(warp, active), active) == active else {int(target, 0): active}
     where, tests = int(target, 0), [predicate(p) for p in conditions]
 
     def run(warp, active):
@@ -25,6 +29,11 @@ def bra(i):
         return {where: lanes} | ({warp.pc + STEP: stay} if stay else {}) if lanes else None
 
     return run
+
+
+def same(values, active):
+    """What all active lanes have."""
+    return int(only(values if values.size == 1 else values[lanes_of(active)])[0])
 
 
 @opcode("CALL", flags="REL NOINC")
@@ -98,24 +107,17 @@ def converge(i):
     return run
 
 
-@opcode("WARPSYNC", flags="ALL")
+@opcode("WARPSYNC", flags="ALL COLLECTIVE")
 def warp_sync(i):
+    """Waits for the lanes of a mask. COLLECTIVE, up to ENDCOLLECTIVE: out of line, after a BRA.DIV."""
     masks = source(i.operands[0]) if i.operands else None
 
     def run(warp, active):
-        wanted = ALL if masks is None else _same(masks(warp, active), active)
+        wanted = ALL if masks is None else same(masks(warp, active), active)
         warp.wait(("WARPSYNC", wanted), active)
         return {}
 
     return run
-
-
-def _same(values, active):
-    """What all active lanes have."""
-    distinct = {int(v) for lane, v in enumerate(values) if values.size == 1 or active >> lane & 1}
-    if len(distinct) != 1:
-        raise ValueError("lanes differ in whom they wait for")
-    return distinct.pop()
 
 
 @opcode("BAR", flags="SYNC RED OR AND POPC DEFER_BLOCKING")

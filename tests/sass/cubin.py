@@ -3,7 +3,6 @@
 The ELF sections' content is laid out as `cuobjdump -elf` shows it.
 """
 
-import json
 import re
 import struct
 import subprocess
@@ -45,7 +44,7 @@ class Kernel(NamedTuple):
     code: tuple[Instruction, ...]
     param_base: int  # in constant bank 0
     params: tuple[tuple[int, int], ...]  # offset from there and size, in bytes, of each
-    shared: int  # bytes, static
+    shared: int  # bytes, static, the system's first KiB among them
     constants: dict[int, bytes]  # other banks
 
     @classmethod
@@ -53,14 +52,7 @@ class Kernel(NamedTuple):
         sections = _sections(Path(cubin).read_bytes())
         if f".text.{name}" not in sections:
             raise Fault(f"{cubin} has no kernel {name}")
-        run = subprocess.run([nvdisasm, "-json", cubin], check=True, capture_output=True, text=True)
-        (listing,) = (f for f in json.loads(run.stdout)[1] if f["function-name"] == name)
-        code = tuple(
-            Instruction.of(f"{line.get('predicate', '')} {line['opcode']} {line.get('operands', '')}")
-            for line in listing["sass-instructions"]
-        )
-        if STEP * len(code) != listing["length"]:
-            raise Fault(f"{name} has {listing['length']} bytes, which are not {len(code)} instructions")
+        code = _listing(cubin, name, nvdisasm)
         base, params = None, {}
         for attribute, value in _info(sections[f".nv.info.{name}"][0]):
             if attribute == EIATTR_PARAM_CBANK:
@@ -72,6 +64,22 @@ class Kernel(NamedTuple):
         banks = ((re.fullmatch(rf"\.nv\.constant(\d+)(\.{name})?", s), data) for s, (data, _) in sections.items())
         constants = {int(match[1]): data for match, data in banks if match and match[1] != "0"}
         return cls(name, code, base, tuple(params[k] for k in sorted(params)), shared, constants)
+
+
+def _listing(cubin, name, nvdisasm):
+    """The section's instructions: the kernel's, and those of functions that it calls. Labels become addresses."""
+    run = subprocess.run([nvdisasm, "-c", cubin], check=True, capture_output=True, text=True)
+    lines, labels = [], {}
+    section = re.split(r"\n\s*\.section\s+", run.stdout)
+    (text,) = (part for part in section if part.startswith(f".text.{name},"))
+    for line in text.splitlines()[1:]:
+        if match := re.fullmatch(r"\s*/\*([0-9a-f]+)\*/\s*(.*?);\s*", line):
+            if int(match[1], 16) != STEP * len(lines):
+                raise Fault(f"{name} has no instruction before {line.strip()!r}")
+            lines.append(match[2])
+        elif match := re.fullmatch(r"([^\s:]+):", line):
+            labels[match[1]] = hex(STEP * len(lines))
+    return tuple(Instruction.of(re.sub(r"`\((.*?)\)", lambda m: labels[m[1]], line)) for line in lines)
 
 
 def _sections(elf):

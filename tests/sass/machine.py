@@ -1,11 +1,12 @@
 """Runs a kernel: warps of 32 lanes, each lane with an address of its own; of a warp, those at the smallest go first."""
 
-import ctypes
+import copy
 import random
 from collections import Counter
 
 import numpy as np
-from sass import arithmetic, control, transfer  # noqa: F401  (they enter their opcodes)
+
+from sass import access, arithmetic, control, logic, transfer  # noqa: F401  (they enter their opcodes)
 from sass.cubin import STEP, Kernel
 from sass.fault import Fault
 from sass.memory import Memory
@@ -21,34 +22,32 @@ class Machine:
     """One kernel of a cubin. `kernel.code` can be replaced (`edited`), as a test of the tests wants it."""
 
     def __init__(self, cubin, name, nvdisasm="nvdisasm"):
-        self._take(Kernel.read(cubin, name, nvdisasm))
-
-    def _take(self, kernel):
-        self.kernel = kernel
-        self._code = [(predicate(i.guard or "PT"), decode(i)) for i in kernel.code]
+        self.kernel = Kernel.read(cubin, name, nvdisasm)
+        self._code = [_ready(i) for i in self.kernel.code]
 
     def edited(self, index, instruction):
         """Another machine, whose instruction number `index` is that one."""
-        other = Machine.__new__(Machine)
-        code = list(self.kernel.code)
-        code[index] = instruction
-        other._take(self.kernel._replace(code=tuple(code)))
+        other = copy.copy(self)
+        other.kernel = self.kernel._replace(code=_with(self.kernel.code, index, instruction))
+        other._code = _with(self._code, index, _ready(instruction))
         return other
 
     def launch(self, grid, block, params, memory, *, shared=0, seed=0, at=None, limit=10**7):
-        """Runs to the end. How often each instruction of `kernel.code` was issued, by its index.
+        """Runs to the end; how often each instruction was issued, by its index in `kernel.code`.
 
-        grid, block: blocks and threads (one number or up to three). params: one object with a buffer (ctypes, bytes, NumPy)
-        for each parameter. memory: what addresses in them mean. shared: bytes of dynamic shared memory. seed: of the order
-        in which warps take turns. at: {clock: function}, called without arguments when so many instructions have been issued
-        (`clock()` counts the same). limit: Fault beyond that many.
+        grid, block: blocks and threads, one number or up to three.
+        params: for each parameter an object whose buffer holds its bytes (ctypes, NumPy, bytes).
+        memory: what the addresses among them mean. shared: bytes of dynamic shared memory.
+        seed: of the order in which warps take their turns.
+        at: {clock: function}, called as soon as so many instructions were issued; `clock` counts them.
+        limit: a Fault beyond so many.
         """
         shape = [(n,) if isinstance(n, int) else tuple(n) for n in (grid, block)]
         grid, block = (dims + (1,) * (3 - len(dims)) for dims in shape)
         self.memory, self.clock, self.counts, self.limit = memory, 0, [0] * len(self._code), limit
         self._banks, self._words = self._constants(grid, block, params), {}
         self._at = sorted((at or {}).items(), key=lambda item: item[0], reverse=True)
-        size = self.kernel.shared + shared
+        size = max(self.kernel.shared, SHARED_BASE) + shared
         numbers = [(x, y, z) for z in range(grid[2]) for y in range(grid[1]) for x in range(grid[0])]
         warps = [warp for number in numbers for warp in Block(self, number, block, size).warps]
         order = random.Random(seed)
@@ -111,12 +110,20 @@ class Machine:
         return self._words[bank, offset]
 
 
+def _ready(instruction):
+    return predicate(instruction.guard or "PT"), decode(instruction)
+
+
+def _with(items, index, item):
+    return type(items)([*items[:index], item, *items[index + 1 :]])
+
+
 class Block:
     def __init__(self, machine, number, shape, shared):
         self.machine, self.number = machine, [np.array([n], U32) for n in number]
         self.shared = Memory()
-        if shared:
-            self.shared.place(np.zeros(shared, np.uint8), SHARED_BASE, written=False)
+        if shared > SHARED_BASE:
+            self.shared.place(np.zeros(shared - SHARED_BASE, np.uint8), SHARED_BASE, written=False)
         threads = shape[0] * shape[1] * shape[2]
         self.warps = [Warp(self, first, min(LANES, threads - first), shape) for first in range(0, threads, LANES)]
         self.result, self._votes = 0, {}
@@ -168,7 +175,7 @@ class Warp:
         for k, some, address in self.waiting:
             if k == key and some & lanes:
                 self.go(address, some & lanes)
-                some &= ~lanes  # noqa: PLW2901
+                some &= ~lanes
             if some:
                 left.append((k, some, address))
         self.waiting = left

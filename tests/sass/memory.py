@@ -1,6 +1,7 @@
-"""Memory at made-up addresses: buffers with gaps between them; whoever misses them all, or reads what nobody wrote, faults."""
+"""Memory at made-up addresses: buffers, and gaps between them. To miss all, or to read before a write, is a fault."""
 
 import numpy as np
+
 from sass.fault import Fault
 
 GAP = 1 << 12

@@ -5,9 +5,10 @@ they broadcast. Predicates are numbers of 32 bits, one a lane.
 """
 
 import re
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
+
 from sass.fault import Fault
 
 LANES, ALL = 32, 0xFFFF_FFFF
@@ -60,7 +61,7 @@ class Predicates:
             self.known[n] |= active
 
 
-@lru_cache(maxsize=None)
+@cache
 def lanes_of(mask):
     """A mask's lanes as 32 booleans."""
     lanes = np.array([mask >> i & 1 for i in range(LANES)], bool)
@@ -73,6 +74,21 @@ def mask_of(lanes):
     if lanes.size == 1:
         return ALL if lanes[0] else 0
     return int.from_bytes(np.packbits(lanes, bitorder="little").tobytes(), "little")
+
+
+def active_lanes(active):
+    return np.flatnonzero(lanes_of(active)).tolist()
+
+
+def at_lane(values, lane):
+    return int(values[lane % values.size])
+
+
+def only(values):
+    """The one value that all of these are."""
+    if values.size > 1 and (values != values[0]).any():
+        raise Fault("lanes differ where they must agree")
+    return values[:1]
 
 
 def constant(number, dtype=U32):
@@ -129,7 +145,7 @@ def dest(text):
     """write(warp, active, value): the value's lowest 32 bits."""
     uniform, n = register(text)
     if uniform:
-        return lambda warp, active, value: warp.uniform.write(n, ALL, value)
+        return lambda warp, active, value: warp.uniform.write(n, ALL, only(value))
     return lambda warp, active, value: warp.vector.write(n, active, value)
 
 
@@ -167,3 +183,14 @@ def predicate_dest(text):
     if match[2]:
         return lambda warp, active, mask: warp.uniform_predicates.write(n, ALL, mask)
     return lambda warp, active, mask: warp.predicates.write(n, active, mask)
+
+
+def numbers(f, read, write):
+    """Lane by lane, the active ones, by Python's numbers."""
+
+    def run(warp, active):
+        values = read(warp, active)
+        used = [True] if values.size == 1 else lanes_of(active)
+        write(warp, active, np.array([f(int(v)) if u else 0 for v, u in zip(values, used, strict=True)], U64))
+
+    return run
