@@ -1,129 +1,26 @@
-"""The compiled GPU kernels, run by the machine of tests/sass, against hashlib; and the machine against arithmetic.
-
-WATTWORK_CUDA_BIN names the folder with nvcc and nvdisasm.
-"""
+"""The machine that runs compiled kernels, against arithmetic: kernels of its own, compiled; and what it refuses."""
 
 import ctypes
-import importlib.util
-import os
 import random
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
-from headers import sha256d
-from sass import Fault, Instruction, Machine, Memory
-from sass.machine import Block
-from sass.opcodes import decode
-from sass.operands import ALL
+from sass import Fault, Instruction, Kernel, Machine, Memory
+from sass.toolchain import built, needs_tools
+from sass.words import numbers, signed
 from seeds import FRESH_SEED
 
-from wattwork.data import MAINNET_HEIGHTS, mainnet_header
-
-ROOT = Path(__file__).resolve().parents[1]
-TOOLS = os.environ.get("WATTWORK_CUDA_BIN")
-spec = importlib.util.spec_from_file_location("bench_gpu", ROOT / "bench" / "gpu.py")
-gpu = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(gpu)
-tools = pytest.mark.skipif(not TOOLS, reason="WATTWORK_CUDA_BIN names no folder with nvcc and nvdisasm")
 M32, M64 = (1 << 32) - 1, (1 << 64) - 1
-EDGES = np.array([0, 1, 2, 7, 31, 32, (1 << 31) - 1, 1 << 31, M32 - 1, M32], np.uint32)
-
-
-def built(folder, source, *options):
-    cubin = folder / "k.cubin"
-    command = [Path(TOOLS, "nvcc"), "-arch=sm_90", "-cubin", *options, "-I", ROOT / "kernels", "-o", cubin, source]
-    subprocess.run(command, check=True)
-    return lambda name: Machine(cubin, name, Path(TOOLS, "nvdisasm"))
 
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
-    return built(tmp_path_factory.mktemp("sample"), ROOT / "tests" / "sass" / "sample.cu")
-
-
-@pytest.fixture(scope="module", params=gpu.VARIANTS.values(), ids=gpu.VARIANTS)
-def scan(request, tmp_path_factory):
-    return built(tmp_path_factory.mktemp("scan"), ROOT / "kernels" / "sha256d.cu", *request.param)("scan_plain")
-
-
-def numbers(rng, count, bits=32):
-    """Random ones of random length, with edges among them."""
-    words = (
-        rng.integers(0, 1 << 64, count, dtype=np.uint64) >> rng.integers(64 - bits, 65, count).astype(np.uint64) % 64
-    )
-    edges = rng.choice(EDGES, count).astype(np.uint64)
-    return np.where(rng.random(count) < 0.3, edges, words & np.uint64((1 << bits) - 1)).astype(f"u{bits // 8}")
+    return built(tmp_path_factory.mktemp("sample"), Path(__file__).parent / "sass" / "sample.cu")
 
 
 def pointers(memory, *arrays):
     return [ctypes.c_uint64(memory.place(array)) for array in arrays]
-
-
-# The search kernels
-
-
-def candidates(machine, header, target, first, count, **launch):
-    """What scan_plain finds in one block of 64 threads."""
-    memory, found = Memory(), np.zeros(1 + count, np.uint32)
-    words = [ctypes.c_uint32(n) for n in (first, count, 1, count)]
-    machine.launch(1, 64, [gpu.Row.of(header, target), *words, *pointers(memory, found)], memory, **launch)
-    return sorted(found[1 : 1 + found[0]].tolist())
-
-
-def expected(header, target, first, count):
-    def top(nonce):
-        return int.from_bytes(sha256d(header[:76] + nonce.to_bytes(4, "little"))[28:], "little")
-
-    return [nonce for nonce in range(first, first + count) if top(nonce) <= target >> 224]
-
-
-@tools
-@pytest.mark.parametrize("height", MAINNET_HEIGHTS)
-def test_the_scan_finds_what_hashlib_finds_around_a_true_nonce(scan, height):
-    header = mainnet_header(height)
-    nonce = int.from_bytes(header[76:], "little")
-    for target in (0xFFFF << 208, 1 << 254):
-        assert candidates(scan, header, target, nonce - 40, 96) == expected(header, target, nonce - 40, 96)
-    assert candidates(scan, header, 0xFFFF << 208, nonce - 40, 96) == [nonce]
-
-
-@tools
-def test_one_changed_bit_in_an_immediate_is_seen(scan):
-    rng = random.Random(FRESH_SEED)
-    header, target = rng.randbytes(80), 1 << 255
-    right = expected(header, target, 1000, 64)
-    assert candidates(scan, header, target, 1000, 64) == right
-    places = [k for k, i in enumerate(scan.kernel.code) if i.opcode in ("SHF", "LOP3", "IADD3") and immediates(i)]
-    for index in rng.sample(places, 12):
-        instruction = scan.kernel.code[index]
-        wrong = flipped(instruction, rng)
-        try:
-            found = candidates(scan.edited(index, wrong), header, target, 1000, 64, limit=20_000)
-        except Fault:
-            continue
-        assert found != right, f"{index}: {instruction} and {wrong}"
-
-
-def immediates(instruction):
-    return [k for k, text in enumerate(instruction.operands) if text.startswith("0x")]
-
-
-def flipped(instruction, rng):
-    """With one bit of an immediate changed: of a shift's distance, a truth table, a number."""
-    place = rng.choice(immediates(instruction))
-    bits = {"SHF": 5, "LOP3": 8}.get(instruction.opcode, 32)
-    number = int(instruction.operands[place], 0) ^ 1 << rng.randrange(bits)
-    operands = [*instruction.operands[:place], hex(number), *instruction.operands[place + 1 :]]
-    return instruction._replace(operands=tuple(operands))
-
-
-# What the sample's kernels compute, said again
-
-
-def signed(v, bits=32):
-    return v - (1 << bits) if v >> (bits - 1) else v
 
 
 def permuted(x, y, selector):
@@ -155,7 +52,7 @@ def operations(x, y, z, p, q):
     yield from ((x * 8 + y) & M32, (p << 3) + q, (p >> 29) - q, ((x < y) != (y < z)) & ((z < x) | (x == 7)))
 
 
-@tools
+@needs_tools
 @pytest.mark.parametrize("seed", [1, 2, FRESH_SEED])
 def test_operations_on_integers(sample, seed):
     rng, count = np.random.default_rng(seed), 96
@@ -167,7 +64,7 @@ def test_operations_on_integers(sample, seed):
     assert np.flatnonzero((out != right).any(axis=1)).tolist() == []
 
 
-@tools
+@needs_tools
 @pytest.mark.parametrize("threads", [32, 64, 128])
 def test_exchange_within_warps_and_blocks(sample, threads):
     rng, count = np.random.default_rng(FRESH_SEED), 2 * threads
@@ -204,7 +101,7 @@ def collatz(x, bound):
     return steps, x == 1
 
 
-@tools
+@needs_tools
 def test_lanes_that_part_meet_again(sample):
     rng = np.random.default_rng(FRESH_SEED)
     x = rng.integers(0, 200, 96, dtype=np.uint32)
@@ -216,7 +113,7 @@ def test_lanes_that_part_meet_again(sample):
     assert out.tolist() == right
 
 
-@tools
+@needs_tools
 @pytest.mark.parametrize("seed", range(6))
 def test_persistent_units_stop_at_a_flag_or_a_budget_and_go_on(sample, seed):
     machine, rng = sample("persist"), random.Random(FRESH_SEED + seed)
@@ -245,16 +142,55 @@ def test_persistent_units_stop_at_a_flag_or_a_budget_and_go_on(sample, seed):
     assert account[1] == chunks
 
 
-# Single instructions, where what they do can be said without them
+# What is refused
 
 
-def execute(text, active=ALL, **registers):
-    """A warp after one instruction. Registers by name: arrays of 32, or a mask for a predicate."""
-    warp = Block(None, (0, 0, 0), (32, 1, 1), 0).warps[0]
-    for name, value in registers.items():
-        if name[0] == "P":
-            warp.predicates.write(int(name[1:]), ALL, value)
-        else:
-            warp.vector.write(int(name[1:]), ALL, np.asarray(value, np.uint32))
-    decode(Instruction.of(text))(warp, active)
-    return warp
+def machine(*lines, params=(), shared=0):
+    code = tuple(Instruction.of(line) for line in (*lines, "EXIT"))
+    return Machine(Kernel("made_up", code, 0x210, tuple(params), shared, {}))
+
+
+REFUSED = {
+    "unknown opcode DADD": ["DADD R0, R0, R0"],
+    "unknown modifier .SAT": ["IADD3.SAT R0, RZ, RZ, RZ"],
+    "cannot decode": ["IADD3 R0, RZ, RZ"],
+    "outside all buffers": ["LDG.E R0, desc[UR4][RZ.64]"],
+    "no multiple of 4": ["MOV R2, 0x402", "STS [R2], RZ"],
+    "nothing was written": ["MOV R2, 0x400", "LDS R3, [R2]"],
+    "acts on a register that was never written": ["IADD3 R2, R7, 0x1, RZ", "STS [R2], RZ"],
+    "whether it runs is undefined": ["ISETP.EQ.AND P0, PT, R9, RZ, PT", "@P0 MOV R1, RZ"],
+    "constant|outside all buffers": ["LDC R1, c[0x0][0x210]"],
+    "no constant bank 3": ["LDC R1, c[0x3][0x0]"],
+    "lane 31 asks lane 0": [
+        "S2R R0, SR_LANEID",
+        "ISETP.EQ.AND P0, PT, R0, 0x1f, PT",
+        "@P0 SHFL.IDX PT, R1, R0, RZ, 0x1f",
+    ],
+    "lanes differ": ["S2R R0, SR_LANEID", "R2UR UR4, R0"],
+    "still runs after 1000": ["BRA 0x0"],
+    "waits for ever": [
+        "S2R R0, SR_LANEID",
+        "ISETP.EQ.AND P0, PT, R0, RZ, PT",
+        "@P0 BRA 0x50",
+        "WARPSYNC.ALL",
+        "NOP",
+        "BAR.SYNC 0x0",
+    ],
+    "where no instruction is": ["BRA 0x1000"],
+}
+
+
+@pytest.mark.parametrize("sentence", REFUSED)
+def test_what_a_gpu_would_trap_on_or_leave_undefined_is_refused(sentence):
+    with pytest.raises(Fault, match=sentence):
+        machine(*REFUSED[sentence], shared=0x800).launch(1, 64, [], Memory(), limit=1000)
+
+
+def test_parameters_of_another_size_are_refused():
+    with pytest.raises(Fault, match=r"takes parameters of \[8\] bytes"):
+        machine(params=[(0, 8)]).launch(1, 32, [ctypes.c_uint32(1)], Memory())
+
+
+def test_an_undefined_register_that_makes_no_difference_is_none():
+    lines = ["ISETP.EQ.AND P0, PT, R9, RZ, !PT", "@P0 BRA 0x1000"]
+    assert machine(*lines).launch(1, 32, [], Memory()) == {0: 1, 1: 1, 2: 1}

@@ -1,9 +1,8 @@
 """An interpreter of compiled GPU kernels (SASS for sm_90), so that a wrong one is caught where there is no GPU.
 
-    machine = Machine("sha256d.cubin", "scan_plain", nvdisasm="nvdisasm")
-    memory = Memory()
-    found = np.zeros(8, np.uint32)
-    machine.launch(1, 64, [row, ctypes.c_uint32(first), ..., ctypes.c_uint64(memory.place(found))], memory)
+    machine = Machine(Kernel.read("k.cubin", "search_plain", nvdisasm="nvdisasm"))
+    memory, found = Memory(), np.zeros(8, np.uint64)
+    machine.launch(1, 64, [scan, ..., ctypes.c_uint64(memory.place(found))], memory)
 
 `cubin.py` reads the kernel, `operands.py` and the files of opcodes turn each instruction into a function once, and
 `machine.py` runs these for all lanes of a warp at a time. Warps take turns at random, memory is sequentially

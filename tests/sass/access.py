@@ -67,7 +67,7 @@ def words(text, size):
     return [f"{'U' * uniform}R{n + k}" for k in range(size // 4)]
 
 
-@opcode("LDG", "LDS", flags=f"{CACHING} 64 128 U8 U16")
+@opcode("LDG", "LDS", flags=f"{CACHING} 64 128 U8 U16", acts=True)
 def load(i):
     target, where = i.operands
     size = 1 if "U8" in i.flags else 2 if "U16" in i.flags else size_of(i)
@@ -86,7 +86,7 @@ def load(i):
     return run
 
 
-@opcode("STG", "STS", flags=f"{CACHING} 64 128 U8 U16")
+@opcode("STG", "STS", flags=f"{CACHING} 64 128 U8 U16", acts=True)
 def store(i):
     where, text = i.operands
     size = 1 if "U8" in i.flags else 2 if "U16" in i.flags else size_of(i)
@@ -102,7 +102,7 @@ def store(i):
     return run
 
 
-@opcode("ATOMG", "ATOMS", "REDG", flags=f"{CACHING} {' '.join(ATOMIC)} CAS 64")
+@opcode("ATOMG", "ATOMS", "REDG", flags=f"{CACHING} {' '.join(ATOMIC)} CAS 64", acts=True)
 def atomic(i):
     operands = list(i.operands)
     if i.opcode == "ATOMG" and operands.pop(0) != "PT":

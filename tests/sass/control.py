@@ -12,7 +12,7 @@ def barrier(text):
     return int(text[1:])
 
 
-@opcode("BRA", flags="U DIV")
+@opcode("BRA", flags="U DIV", acts=True)
 def bra(i):
     """DIV: where the active lanes are not those of a mask."""
     *conditions, target = i.operands
@@ -42,7 +42,7 @@ def call(i):
     return lambda warp, active: {int(target, 0): active}
 
 
-@opcode("RET", flags="REL NODEC")
+@opcode("RET", flags="REL NODEC", acts=True)
 def ret(i):
     register, base = i.operands[0].split()
     back = source(register)
@@ -81,7 +81,7 @@ def begin_convergence(i):
     return run
 
 
-@opcode("BREAK", flags="RELIABLE")
+@opcode("BREAK", flags="RELIABLE", acts=True)
 def leave_convergence(i):
     *conditions, name = i.operands
     n, tests = barrier(name), [predicate(p) for p in conditions]
@@ -107,7 +107,7 @@ def converge(i):
     return run
 
 
-@opcode("WARPSYNC", flags="ALL COLLECTIVE")
+@opcode("WARPSYNC", flags="ALL COLLECTIVE", acts=True)
 def warp_sync(i):
     """Waits for the lanes of a mask. COLLECTIVE, up to ENDCOLLECTIVE: out of line, after a BRA.DIV."""
     masks = source(i.operands[0]) if i.operands else None
@@ -120,7 +120,7 @@ def warp_sync(i):
     return run
 
 
-@opcode("BAR", flags="SYNC RED OR AND POPC DEFER_BLOCKING")
+@opcode("BAR", flags="SYNC RED OR AND POPC DEFER_BLOCKING", acts=True)
 def block_barrier(i):
     """All threads of the block that are left. RED: their predicates, combined, for B2R."""
     number, *conditions = i.operands

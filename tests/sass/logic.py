@@ -1,5 +1,7 @@
 """Opcodes on bits, and comparisons. The uniform ones (U...) are the same, on one lane."""
 
+from functools import reduce
+
 import numpy as np
 
 from sass.opcodes import opcode
@@ -75,11 +77,29 @@ def plop3(i):
     outs = [(predicate_dest(p), truth(int(t, 0))) for p, t in ((first, table), (second, other))]
 
     def run(warp, active):
-        inputs = a(warp, active), b(warp, active), c(warp, active)
+        inputs = [sure(p, warp, active) for p in (a, b, c)]
         for write, f in outs:
-            write(warp, active, f(*inputs))
+            decide(f, inputs, write, warp, active)
 
     return run
+
+
+def sure(read, warp, active):
+    """(mask, lanes in which it is undefined) of a predicate."""
+    warp.unsure = 0
+    return read(warp, active), warp.unsure
+
+
+def decide(f, inputs, write, warp, active):
+    """Writes f of the inputs' masks; undefined where an undefined input makes a difference."""
+    masks, doubts = zip(*inputs, strict=True)
+    result = f(*masks)
+    others = (
+        f(*(mask ^ doubt if n >> k & 1 else mask for k, (mask, doubt) in enumerate(inputs)))
+        for n in range(1 << len(inputs) if any(doubts) else 0)
+    )
+    warp.unsure = reduce(lambda lanes, other: lanes | other ^ result, others, 0)
+    write(warp, active, result)
 
 
 def funnel(low, shift, high, *, left, upper, bits=32, wrap=False, signed=False):
@@ -166,9 +186,10 @@ def isetp(i):
         for p in below:
             same = mask_of(left == right)
             result = result & ~same | p(warp, active) & same
-        beside = third(warp, active)
-        yes(warp, active, combine(result, beside))
-        no(warp, active, combine(result ^ ALL, beside))
+        doubt = warp.unsure
+        beside = sure(third, warp, active)
+        decide(combine, [(result, doubt), beside], yes, warp, active)
+        decide(combine, [(result ^ ALL, doubt), beside], no, warp, active)
 
     return run
 

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 
 from sass import access, arithmetic, control, logic, transfer  # noqa: F401  (they enter their opcodes)
-from sass.cubin import STEP, Kernel
+from sass.cubin import STEP
 from sass.fault import Fault
 from sass.memory import Memory
 from sass.opcodes import decode
@@ -15,15 +15,15 @@ from sass.operands import ALL, LANES, U32, Predicates, Registers, predicate
 
 # Constant bank 0 below the parameters, as ptxas uses it for sm_90.
 BLOCK_AND_GRID, STACK, DESCRIPTOR = 0x0, 0x28, 0x208
-SHARED_BASE, BURST = 0x400, 64  # the first KiB of shared memory is the system's; instructions of a warp's turn, at most
+SHARED_BASE = 0x400  # the first KiB of shared memory is the system's
 
 
 class Machine:
-    """One kernel of a cubin. `kernel.code` can be replaced (`edited`), as a test of the tests wants it."""
+    """One kernel, each of its instructions decoded once."""
 
-    def __init__(self, cubin, name, nvdisasm="nvdisasm"):
-        self.kernel = Kernel.read(cubin, name, nvdisasm)
-        self._code = [_ready(i) for i in self.kernel.code]
+    def __init__(self, kernel):
+        self.kernel = kernel
+        self._code = [_ready(i) for i in kernel.code]
 
     def edited(self, index, instruction):
         """Another machine, whose instruction number `index` is that one."""
@@ -56,7 +56,7 @@ class Machine:
             if not ready:
                 raise Fault(f"{self.kernel.name} waits for ever: {[warp.waiting for warp in warps]}")
             warp = order.choice(ready)
-            for _ in range(order.randint(1, BURST)):
+            for _ in range(1 << order.randrange(13)):  # some turns are long, so that warps get far from one another
                 if not warp.at:
                     break
                 self._step(warp)
@@ -69,14 +69,24 @@ class Machine:
             raise Fault(f"{self.kernel.name} still runs after {self.limit} instructions")
         pc = warp.pc = min(warp.at)
         lanes, index = warp.at.pop(pc), pc // STEP
+        if index >= len(self._code) or pc % STEP:
+            raise Fault(f"{self.kernel.name} goes on at {pc:#x}, where no instruction is")
         self.clock += 1
         self.counts[index] += 1
-        guard, run = self._code[index]
+        guard, (run, acts) = self._code[index]
+        warp.unsure, goes, fault = 0, None, None
         try:
             active = lanes & guard(warp, lanes)
-            goes = run(warp, active) if active else None
+            if warp.unsure:
+                raise Fault("whether it runs is undefined")
+            if active:
+                goes = run(warp, active)
         except (Fault, ValueError) as error:
-            raise Fault(f"{self.kernel.name} at {pc:#x}, `{self.kernel.code[index]}`: {error}") from error
+            fault = error
+        if acts and warp.unsure:
+            fault = Fault("it acts on a register that was never written")
+        if fault:
+            raise Fault(f"{self.kernel.name} at {pc:#x}, `{self.kernel.code[index]}`: {fault}") from fault
         if goes is None:
             warp.go(pc + STEP, lanes)
             return
@@ -153,7 +163,7 @@ class Warp:
         self.thread = number % x, number // x % y, number // (x * y) % z
         self.alive = (1 << threads) - 1
         self.at = {0: self.alive}  # address -> the lanes that go on there
-        self.pc = 0  # of the instruction that runs
+        self.pc, self.unsure = 0, 0  # of the instruction that runs: address, lanes in which a source is undefined
         self.partners = [[0] * LANES for _ in range(16)]  # of each convergence barrier, each lane's
         self.waiting = []  # (for what, lanes, where they go on)
 

@@ -20,28 +20,26 @@ NUMBER = re.compile(r"-?(0x[0-9a-f]+|\d+)")
 
 
 class Registers:
-    """A register file; the last one reads as zero. `known`: the lanes in which each was written."""
+    """A register file; the last one reads as zero. `known`: the lanes in which each has a defined value.
+
+    ptxas reads undefined registers where the result does not matter. So what is read undefined makes the instruction's
+    results undefined (`warp.unsure`), and only who acts on them faults.
+    """
 
     def __init__(self, count, lanes):
         self.rows = list(np.zeros((count, lanes), U32))
         self.known = [0] * (count - 1) + [ALL]
         self.last = count - 1
 
-    def read(self, n, active):
-        if active & ~self.known[n]:
-            raise Fault(f"register {n} is read where it was never written")
-        return self.rows[n]
-
-    def write(self, n, active, value):
+    def write(self, n, active, value, unsure):
         if n == self.last:
             return
         row = self.rows[n]
-        if active == ALL or row.size == 1:
+        if active == ALL:
             row[:] = value
-            self.known[n] = ALL
         else:
             np.copyto(row, value, where=lanes_of(active), casting="unsafe")
-            self.known[n] |= active
+        self.known[n] = self.known[n] & ~active | active & ~unsure
 
 
 class Predicates:
@@ -50,15 +48,10 @@ class Predicates:
     def __init__(self):
         self.rows, self.known = [0] * 7 + [ALL], [0] * 7 + [ALL]
 
-    def read(self, n, active):
-        if active & ~self.known[n]:
-            raise Fault(f"predicate {n} is read where it was never written")
-        return self.rows[n]
-
-    def write(self, n, active, mask):
+    def write(self, n, active, mask, unsure):
         if n != 7:
             self.rows[n] = self.rows[n] & ~active | mask & active
-            self.known[n] |= active
+            self.known[n] = self.known[n] & ~active | active & ~unsure
 
 
 @cache
@@ -123,9 +116,13 @@ def source(text):
         bank, offset = int(match[1], 16), int(match[2], 16)
         return lambda warp, active: warp.constant(bank, offset)
     uniform, n = register(text)
-    if uniform:
-        return lambda warp, active: warp.uniform.read(n, ALL)
-    return lambda warp, active: warp.vector.read(n, active)
+
+    def read(warp, active):
+        file = warp.uniform if uniform else warp.vector
+        warp.unsure |= active & ~file.known[n]
+        return file.rows[n]
+
+    return read
 
 
 def wide(text):
@@ -145,8 +142,8 @@ def dest(text):
     """write(warp, active, value): the value's lowest 32 bits."""
     uniform, n = register(text)
     if uniform:
-        return lambda warp, active, value: warp.uniform.write(n, ALL, only(value))
-    return lambda warp, active, value: warp.vector.write(n, active, value)
+        return lambda warp, active, value: warp.uniform.write(n, ALL, only(value), ALL if warp.unsure else 0)
+    return lambda warp, active, value: warp.vector.write(n, active, value, warp.unsure)
 
 
 def wide_dest(text):
@@ -168,10 +165,14 @@ def predicate(text):
     match = PREDICATE.fullmatch(text)
     if match is None:
         raise Fault(f"{text!r} is no predicate")
-    flip, n = ALL if match[1] else 0, 7 if match[3] == "T" else int(match[3])
-    if match[2]:
-        return lambda warp, active: warp.uniform_predicates.read(n, ALL) ^ flip
-    return lambda warp, active: warp.predicates.read(n, active) ^ flip
+    flip, n, uniform = ALL if match[1] else 0, 7 if match[3] == "T" else int(match[3]), match[2]
+
+    def read(warp, active):
+        file = warp.uniform_predicates if uniform else warp.predicates
+        warp.unsure |= active & ~file.known[n]
+        return file.rows[n] ^ flip
+
+    return read
 
 
 def predicate_dest(text):
@@ -181,8 +182,8 @@ def predicate_dest(text):
         raise Fault(f"{text!r} is no predicate to write")
     n = 7 if match[3] == "T" else int(match[3])
     if match[2]:
-        return lambda warp, active, mask: warp.uniform_predicates.write(n, ALL, mask)
-    return lambda warp, active, mask: warp.predicates.write(n, active, mask)
+        return lambda warp, active, mask: warp.uniform_predicates.write(n, ALL, mask, ALL if warp.unsure else 0)
+    return lambda warp, active, mask: warp.predicates.write(n, active, mask, warp.unsure)
 
 
 def numbers(f, read, write):

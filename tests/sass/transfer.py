@@ -26,7 +26,7 @@ from sass.operands import (
 )
 
 
-@opcode("LDC", "ULDC", flags="64")
+@opcode("LDC", "ULDC", flags="64", acts=True)
 def load_constant(i):
     target, where = i.operands
     match = re.fullmatch(r"c\[(0x[0-9a-f]+)\]\[(U?R(?:\d+|Z))(?:\+(-?0x[0-9a-f]+))?\]", where)
@@ -106,7 +106,8 @@ def shuffle(i):
             j = j if within else lane
             if not active >> j & 1:
                 raise Fault(f"lane {lane} asks lane {j}, which is not there")
-            found[lane] = warp.vector.read(n, 1 << j)[j]
+            found[lane] = warp.vector.rows[n][j]
+            warp.unsure |= (~warp.vector.known[n] >> j & 1) << lane
             valid |= within << lane
         write(warp, active, found)
         inside(warp, active, valid)
@@ -114,7 +115,7 @@ def shuffle(i):
     return run
 
 
-@opcode("VOTE", "VOTEU", flags="ANY ALL EQ")
+@opcode("VOTE", "VOTEU", flags="ANY ALL EQ", acts=True)
 def vote(i):
     """A register: the lanes for it, of those active; a predicate: whether any, all, or all or none are for it."""
     *outs, text = i.operands
@@ -152,12 +153,13 @@ def predicates_to_register(i):
     base, write, chosen = source(text), dest(target), int(mask, 0)
     if kind != "PR" or chosen > 0x7F:
         raise ValueError("only predicates, and only the lowest byte")
+    inputs = [predicate(f"P{n}") for n in range(7)]
 
     def run(warp, active):
         result = base(warp, active) & U32(~chosen & ALL)
         for n in range(7):
             if chosen >> n & 1:
-                result = result | lanes_of(warp.predicates.read(n, active)).astype(U32) << U32(n)
+                result = result | lanes_of(inputs[n](warp, active)).astype(U32) << U32(n)
         write(warp, active, result)
 
     return run
@@ -169,12 +171,13 @@ def register_to_predicates(i):
     read, chosen = source(text), int(mask, 0)
     if kind != "PR" or chosen > 0x7F:
         raise ValueError("only predicates, and only the lowest byte")
+    outputs = [predicate_dest(f"P{n}") for n in range(7)]
 
     def run(warp, active):
         value = read(warp, active)
         for n in range(7):
             if chosen >> n & 1:
-                warp.predicates.write(n, active, mask_of(value >> U32(n) & U32(1) != 0))
+                outputs[n](warp, active, mask_of(value >> U32(n) & U32(1) != 0))
 
     return run
 

@@ -1,0 +1,162 @@
+"""The compiled search kernels, run by the machine of tests/sass, against hashlib: hits, account, leaving, resuming."""
+
+import random
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+from headers import sha256d
+from sass.search import Search
+from sass.toolchain import KERNELS, built, needs_tools
+from seeds import FRESH_SEED
+
+from wattwork import Work
+from wattwork.data import MAINNET_HEIGHTS, mainnet_header
+
+SOURCE = KERNELS / "sha256d.cu"
+pytestmark = [
+    needs_tools,
+    pytest.mark.skipif("search_plain(" not in SOURCE.read_text(), reason="sha256d.cu has no search_plain"),
+]
+VARIANTS = {
+    "no rotations on the FMA pipe": ("-DWW_ROTATE_FMA=0",),
+    "nor right shifts": ("-DWW_ROTATE_FMA=0", "-DWW_SHIFT_ALU"),
+    "without polling": ("-DWW_NO_POLL",),
+}
+BIP320 = 0x1FFFE000
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory):
+    return built(tmp_path_factory.mktemp("kernels"), SOURCE)
+
+
+def expected(work, pairs):
+    """Those of (version number, nonce) whose double hash's top 32 bits are at most the target's, by hashlib."""
+
+    def top(number, nonce):
+        header = work.header_with(nonce=nonce, version=work.version_at(number))
+        return int.from_bytes(sha256d(header)[28:], "little")
+
+    return sorted(pair for pair in pairs if top(*pair) <= work.target >> 224)
+
+
+def plain(kernels, work, first, count, **shape):
+    return Search(kernels("search_plain"), work, first, count, **shape)
+
+
+def rolled(kernels, work, first, count, **shape):
+    return Search(kernels("search_rolled"), work, first, count, rolled=True, **shape)
+
+
+def check_around_the_true_nonce(kernels, height, target):
+    header = mainnet_header(height)
+    nonce = int.from_bytes(header[76:], "little")
+    work = Work.from_header(header, target=target, version_mask=BIP320)
+    for search in (
+        plain(kernels, work, nonce - 40, 90, blocks=1, threads=64, chunk=2),
+        rolled(kernels, work, nonce - 1, 3, blocks=1, threads=64, chunk=2, versions=40),
+    ):
+        search.launch(seed=FRESH_SEED)
+        assert search.finished()
+        pairs = search.tested()
+        assert sorted(pairs) == [(v, search.first + k) for v in range(search.versions) for k in range(search.count)]
+        assert search.found() == expected(work, pairs)
+        assert (0, nonce) in search.found()
+
+
+@pytest.mark.parametrize("target", [0xFFFF << 208, 1 << 254])
+@pytest.mark.parametrize("height", MAINNET_HEIGHTS)
+def test_the_true_nonce_is_found_and_easy_ones_around_it(kernels, height, target):
+    check_around_the_true_nonce(kernels, height, target)
+
+
+@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
+def test_every_variant_finds_them(tmp_path, options):
+    check_around_the_true_nonce(built(tmp_path, SOURCE, *options), MAINNET_HEIGHTS[-1], 1 << 254)
+
+
+@pytest.mark.parametrize("seed", [1, 2, FRESH_SEED])
+@pytest.mark.parametrize("kind", [plain, rolled])
+def test_the_account_is_exact_after_a_flag_a_budget_and_at_the_end(kernels, kind, seed):
+    rng = random.Random(seed)
+    work = Work.from_header(rng.randbytes(80), target=rng.choice([1 << 253, 1 << 255]), version_mask=BIP320)
+    count, versions = (rng.randrange(200, 500), 1) if kind is plain else (rng.randrange(2, 6), rng.randrange(40, 100))
+    first = min(rng.randrange(1 << 32), (1 << 32) - count)
+    shape = {"blocks": 2, "threads": rng.choice([32, 64]), "chunk": rng.randrange(1, 5), "versions": versions}
+    search, launches, left = kind(kernels, work, first, count, **shape), 0, 0
+    while not search.finished():
+        calm = launches >= 6  # from then on, nothing comes between
+        search.flags[:] = 0
+        at = {} if calm else {rng.randrange(500, 25_000): lambda: search.flags.fill(rng.randrange(1, 9))}
+        search.launch(budget=0 if calm else rng.choice([0, 15_000, 10**6]), at=at, seed=rng.random())
+        launches, left = launches + 1, left + np.count_nonzero(search.slots)
+        pairs = search.tested()
+        assert len(set(pairs)) == len(pairs)
+        assert search.found() == expected(work, pairs)
+        assert search.account[1] == len(search.found())
+    assert left > 0  # it was worth the while
+    assert sorted(search.tested()) == [(v, first + k) for v in range(versions) for k in range(count)]
+
+
+@pytest.mark.parametrize("kind", [plain, rolled])
+def test_a_flag_that_is_up_stops_before_anything_is_claimed(kernels, kind):
+    work = Work.from_header(mainnet_header(0), target=1 << 255)
+    search = kind(kernels, work, 0, 64, blocks=2, threads=64, chunk=1)
+    search.flags[:] = 1
+    search.launch()
+    assert (search.account.tolist(), search.slots.any(), search.found()) == ([0, 0], False, [])
+
+
+@pytest.mark.parametrize(("kind", "count", "versions"), [(plain, 64, 1), (rolled, 2, 32)])
+def test_an_overflow_of_the_hits_shows(kernels, kind, count, versions):
+    work = Work.from_header(mainnet_header(0), target=2**256 - 1, version_mask=BIP320)
+    search = kind(kernels, work, 0, count, blocks=1, threads=32, chunk=9, versions=versions, capacity=10)
+    search.launch()
+    assert search.account[1] == 64
+    assert len({*search.found()}) == 10
+
+
+@pytest.mark.parametrize(("kind", "count", "versions"), [(plain, 96, 1), (rolled, 6, 32)])
+def test_one_changed_bit_in_an_immediate_of_the_hash_is_seen(kernels, kind, count, versions):
+    rng = random.Random(FRESH_SEED)
+    work = Work.from_header(rng.randbytes(80), target=1 << 255, version_mask=BIP320)
+
+    def search():
+        return kind(kernels, work, 1000, count, blocks=1, threads=32, chunk=6, versions=versions)
+
+    untouched = search()
+    issued, machine = untouched.launch(), untouched.machine
+    right = expected(work, untouched.tested())
+    assert untouched.found() == right
+    often, _ = Counter(issued.values()).most_common(1)[0]  # once for each iteration: the hash
+    places = [
+        k for k, i in enumerate(machine.kernel.code) if issued[k] == often and i.opcode in FLIPS and immediates(i)
+    ]
+    for index in rng.sample(places, 8):
+        wrong = search()
+        wrong.machine = machine.edited(index, flipped(machine.kernel.code[index], rng))
+        wrong.launch(limit=100_000)
+        assert wrong.found() != right, f"{index}: {machine.kernel.code[index]} and {wrong.machine.kernel.code[index]}"
+
+
+FLIPS = {
+    "SHF": 5,
+    "LOP3": 8,
+    "IADD3": 32,
+    "VIADD": 32,
+    "IMAD": 32,
+}  # bits of an immediate: a distance, a table, a number
+
+
+def immediates(instruction):
+    return [k for k, text in enumerate(instruction.operands) if re.fullmatch("-?0x[0-9a-f]+", text)]
+
+
+def flipped(instruction, rng):
+    """With one bit of an immediate changed."""
+    place = rng.choice(immediates(instruction))
+    number = int(instruction.operands[place], 0) % (1 << 32) ^ 1 << rng.randrange(FLIPS[instruction.opcode])
+    operands = [*instruction.operands[:place], hex(number), *instruction.operands[place + 1 :]]
+    return instruction._replace(operands=tuple(operands))
