@@ -89,6 +89,19 @@ def test_exchange_within_warps_and_blocks(sample, threads):
     assert counters[2 + count] == max(int(v) << 9 for v in warps[:, lane % 7 == 3].flat)
 
 
+@needs_tools
+def test_atomics_on_shared_memory(sample):
+    count, memory = 96, Memory()
+    taken, won, left = (np.zeros(n, np.uint32) for n in (count, count, 4))
+    sample("atomics").launch(1, count, pointers(memory, taken, won, left), memory, seed=FRESH_SEED)
+    toggled = sum((len(range(bit, count, 31)) & 1) << bit for bit in range(31))
+    assert (left[0], left[3]) == (sum(t * t for t in range(count)), toggled)
+    assert sorted([*taken.tolist(), int(left[1])]) == list(range(count + 1))
+    winner = np.flatnonzero(won == 0)
+    assert winner.size == 1
+    assert left[2] == winner[0] + 1
+
+
 def collatz(x, bound):
     steps = 0
     while x != 1:
@@ -194,3 +207,29 @@ def test_parameters_of_another_size_are_refused():
 def test_an_undefined_register_that_makes_no_difference_is_none():
     lines = ["ISETP.EQ.AND P0, PT, R9, RZ, !PT", "@P0 BRA 0x1000"]
     assert machine(*lines).launch(1, 32, [], Memory()) == {0: 1, 1: 1, 2: 1}
+
+
+def test_lanes_apart_meet_for_a_collective():
+    """BRA.DIV sends lanes that come apart to where they wait for each other."""
+    lines = [
+        "S2R R0, SR_LANEID",
+        "UMOV UR4, 0xffffffff",
+        "MOV R13, 0xffffffff",
+        "LDC.64 R4, c[0x0][0x210]",
+        "ISETP.LT.AND P0, PT, R0, 0x9, PT",
+        "@P0 BRA 0xd0",
+        "BRA.DIV UR4, 0x90",  # 0x60
+        "SHFL.IDX PT, R1, R0, 0x3, 0x1f",
+        "BRA 0xe0",
+        "WARPSYNC.COLLECTIVE R13, 0xc0",  # 0x90
+        "SHFL.IDX PT, R1, R0, 0x1f, 0x1f",
+        "ENDCOLLECTIVE",
+        "BRA 0xe0",
+        "BRA 0x60",  # 0xd0
+        "IMAD.WIDE.U32 R4, R0, 0x4, R4",
+        "STG.E desc[UR6][R4.64], R1",
+    ]
+    memory, out = Memory(), np.zeros(32, np.uint32)
+    issued = machine(*lines, params=[(0, 8)]).launch(1, 32, pointers(memory, out), memory)
+    assert out.tolist() == [31] * 32
+    assert (issued[9], issued[10], issued[7]) == (2, 1, 0)

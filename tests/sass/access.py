@@ -20,7 +20,6 @@ ATOMIC = {
     "MIN": min,
     "MAX": max,
     "EXCH": lambda old, x: x,
-    "INC": lambda old, x: 0 if old >= x else old + 1,
 }
 
 
@@ -67,12 +66,12 @@ def words(text, size):
     return [f"{'U' * uniform}R{n + k}" for k in range(size // 4)]
 
 
-@opcode("LDG", "LDS", flags=f"{CACHING} 64 128 U8 U16", acts=True)
+@opcode("LDG", "LDS", flags=f"{CACHING} 64 128", acts=True)
 def load(i):
     target, where = i.operands
-    size = 1 if "U8" in i.flags else 2 if "U16" in i.flags else size_of(i)
+    size = size_of(i)
     base, memory = address(where, is_global=i.opcode == "LDG"), memory_of(i.opcode)
-    writes = [dest(name) for name in words(target, max(size, 4))]
+    writes = [dest(name) for name in words(target, size)]
 
     def run(warp, active):
         addresses, found = base(warp, active), np.zeros((len(writes), LANES), U32)
@@ -86,18 +85,18 @@ def load(i):
     return run
 
 
-@opcode("STG", "STS", flags=f"{CACHING} 64 128 U8 U16", acts=True)
+@opcode("STG", "STS", flags=f"{CACHING} 64 128", acts=True)
 def store(i):
     where, text = i.operands
-    size = 1 if "U8" in i.flags else 2 if "U16" in i.flags else size_of(i)
+    size = size_of(i)
     base, memory = address(where, is_global=i.opcode == "STG"), memory_of(i.opcode)
-    sources = [source(name) for name in words(text, max(size, 4))]
+    sources = [source(name) for name in words(text, size)]
 
     def run(warp, active):
         addresses, values = base(warp, active), [read(warp, active) for read in sources]
         for lane in active_lanes(active):
             value = sum(at_lane(v, lane) << 32 * k for k, v in enumerate(values))
-            memory(warp).store(at_lane(addresses, lane), size, value & (1 << 8 * size) - 1)
+            memory(warp).store(at_lane(addresses, lane), size, value)
 
     return run
 

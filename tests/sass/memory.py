@@ -16,6 +16,8 @@ class Memory:
 
     def place(self, array, at=None, *, written=True):
         """Its address, from then on; `written=False`: its content is undefined, as shared memory's is at first."""
+        if not array.flags.c_contiguous:
+            raise ValueError("place a contiguous array: a copy would not show the results")
         data = array.reshape(-1).view(np.uint8)
         address = self._free if at is None else at
         self._buffers.append((address, data, None if written else np.ones(data.size, bool)))

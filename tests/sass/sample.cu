@@ -81,6 +81,20 @@ extern "C" __global__ void exchange(const u32* in, u32* out, u32* ballots, u32* 
   if (lane % 7 == 3) atomicMax(&counters[1 + 1 + blockDim.x * gridDim.x], u64(x) << 9);
 }
 
+// Atomics on shared memory: a sum, an exchange, a swap that one thread wins, toggled bits.
+extern "C" __global__ void atomics(u32* taken, u32* won, u32* left) {
+  __shared__ u32 cell[4];
+  const u32 t = threadIdx.x;
+  if (t < 4) cell[t] = 0;
+  __syncthreads();
+  atomicAdd(&cell[0], t * t);
+  taken[t] = atomicExch(&cell[1], t + 1);
+  won[t] = atomicCAS(&cell[2], 0, t + 1);
+  atomicXor(&cell[3], 1u << t % 31);
+  __syncthreads();
+  if (t < 4) left[t] = cell[t];
+}
+
 // Divergence: Collatz steps of each number, with a call in a loop that lanes leave one by one.
 __device__ __noinline__ u32 step(u32 x) { return x % 2 ? 3 * x + 1 : x / 2; }
 

@@ -147,6 +147,23 @@ def to_uniform(i):
     return run
 
 
+REDUCE = {"SUM": np.add, "AND": np.bitwise_and, "OR": np.bitwise_or, "XOR": np.bitwise_xor}
+
+
+@opcode("REDUX", flags=" ".join(REDUCE))
+def reduction(i):
+    """Over the active lanes."""
+    target, text = i.operands
+    (how,) = i.flags
+    read, write = source(text), dest(target)
+
+    def run(warp, active):
+        values = np.broadcast_to(read(warp, active), LANES)[lanes_of(active)]
+        write(warp, active, REDUCE[how].reduce(values, keepdims=True, dtype=U32))
+
+    return run
+
+
 @opcode("P2R")
 def predicates_to_register(i):
     target, kind, text, mask = i.operands
