@@ -141,10 +141,10 @@ def test_one_wrong_instruction_in_the_hash_is_seen(kernels, kind, count, version
 
 def wrong(instruction, rng):
     """Another truth table, distance of a rotation, or constant; None for an instruction without one."""
-    *_, last, p = ("", *instruction.operands)
     constants = [text for text in instruction.operands if re.fullmatch("0x[0-9a-f]{5,8}", text)]
-    if instruction.opcode == "LOP3" and p == "!PT":
-        old, new = last, int(last, 0) ^ 0xFF
+    if instruction.opcode == "LOP3":
+        old = instruction.operands[-2]
+        new = int(old, 0) ^ 0xFF
     elif instruction.opcode == "SHF" and "W" in instruction.flags:
         old = instruction.operands[2]
         new = int(old, 0) ^ 1 << rng.randrange(5)
