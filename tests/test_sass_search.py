@@ -95,14 +95,16 @@ def test_the_account_is_exact_after_a_flag_a_budget_and_at_the_end(kernels, kind
     while not search.finished():
         calm = launches >= 6  # from then on, nothing comes between
         search.flags[:] = 0
-        at = {} if calm else {rng.randrange(500, 25_000): lambda: search.flags.fill(rng.randrange(1, 9))}
-        search.launch(budget=0 if calm else rng.choice([0, 15_000, 10**6]), at=at, seed=rng.random())
+        when = rng.randrange(500, 25_000) if launches else 6000  # the first time, surely in the middle of a chunk
+        at = {} if calm else {when: lambda: search.flags.fill(rng.randrange(1, 9))}
+        budget = rng.choice([0, 15_000, 10**6]) if launches and not calm else 0
+        search.launch(budget=budget, at=at, seed=rng.random())
         launches, left = launches + 1, left + np.count_nonzero(search.slots)
         pairs = search.tested()
         assert len(set(pairs)) == len(pairs)
         assert search.found() == expected(work, pairs)
         assert search.account[1] == len(search.found())
-    assert left > 0  # it was worth the while
+    assert left > 0
     assert sorted(search.tested()) == [(v, first + k) for v in range(versions) for k in range(count)]
 
 
