@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "bench"))
 import gpu as bench  # noqa: E402
 import gpu_driver  # noqa: E402
+import gpu_table  # noqa: E402
 import gpu_yield  # noqa: E402
 from gpu_driver import U32, U64, Account, Lane, Scan  # noqa: E402
 
@@ -274,6 +275,7 @@ def test_the_whole_bench_on_a_driver_that_works(run):
         assert power["watts"] > 0
         assert power["sm_mhz"] == 1980
     assert set(result["calls_ms"]) == {"allocate_and_free", "synchronize", "load_module"}
+    assert gpu_table.NONE not in gpu_table.table([result])
 
 
 @pytest.mark.parametrize(("wrong", "said"), [("nonces", "WRONG HITS"), ("slots", "WRONG HITS AFTER LEAVING")])
@@ -290,3 +292,10 @@ def test_what_a_driver_cannot_do_is_noted_and_the_rest_is_measured(run):
     assert "failed" in result["yield"]["plain"]["write_value, 1 x 256 threads an SM"]
     assert result["yield"]["plain"]["memset, 1 x 256 threads an SM"]["trials"] == 6
     assert "default" in result["gh_s"]["rolled"]
+
+
+def test_the_readme_has_the_table_of_what_was_measured():
+    readme = (ROOT / "README.md").read_text()
+    runs = [json.loads(path.read_text()) for path in gpu_table.RESULTS.glob("*/gpu.json")]
+    assert gpu_table.MARKS[0] + gpu_table.table(runs) + gpu_table.MARKS[1] in readme
+    assert gpu_table.table([]).count(gpu_table.NONE) == len(gpu_table.ASKED)

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from wattwork.engines import PRESETS, ModelConfig, RopeScaling, make_engine
+from wattwork.engines import PRESETS, ModelConfig, RopeScaling, make_engine, preset
+from wattwork.engines.numpy_engine import NumPyEngine
 from wattwork.errors import InvalidInput
 
 
@@ -33,8 +34,11 @@ def test_long_wavelengths_are_stretched_short_ones_kept_and_those_between_go_ove
 
 
 def test_cpu_engines_refuse_what_they_would_compute_wrongly():
-    with pytest.raises(InvalidInput, match=r"scaled rotary positions.*llama-3\.2-1b.*give device='cuda:0'"):
+    says = pytest.raises(InvalidInput, match=r"scaled rotary positions.*llama-3\.2-1b.*give device='cuda:0'")
+    with says:
         make_engine("llama-3.2-1b")
+    with says:
+        NumPyEngine().load(preset("llama-3.2-1b"), "dummy:0")
 
 
 def test_a_gpu_without_pytorch_names_the_extra(monkeypatch):

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from wattwork import defaults
-from wattwork.engines.base import PRESETS
+from wattwork.engines.base import CPU_MODELS
 from wattwork.errors import WattworkError
 from wattwork.outfile import check_writable
 
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     option = compare.add_argument
     shown = "(default: %(default)g)"
     option("--seconds", type=float, metavar="N", default=defaults.SECONDS, help=f"length of each window {shown}")
-    models = f"one of {', '.join(PRESETS)} (default: %(default)s)"
+    models = f"one of {', '.join(CPU_MODELS)} (default: %(default)s)"
     option("--model", metavar="NAME", default=defaults.MODEL, help=models)
     load = f"share of the engine's prompt capacity that the trace offers {shown}"
     option("--load", type=float, metavar="L", default=defaults.LOAD, help=load)
@@ -147,7 +147,7 @@ def _add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     option("--load", type=float, metavar="L", default=defaults.LOAD, help=load)
     shown = f"(default: {defaults.REPLAY_SECONDS:g}; simulated, {defaults.SIMULATED_SECONDS:g})"
     option("--seconds", type=float, metavar="S", help=f"how long it lasts {shown}")
-    models = f"one of {', '.join(PRESETS)} (default: %(default)s)"
+    models = f"one of {', '.join(CPU_MODELS)} (default: %(default)s)"
     option("--model", metavar="NAME", default=defaults.MODEL, help=models)
     option("--threads", type=int, metavar="N", help="workers (default: the CPUs this process may use)")
     option("--back", choices=("gap", "off"), default="gap", help="hash while no request is there, or never")

@@ -41,7 +41,7 @@ def print_report(report: Report, console: Console) -> None:
 def print_devices(console: Console) -> None:
     """What this machine has to work with."""
     from wattwork._search import isas
-    from wattwork.engines import PRESETS
+    from wattwork.engines.base import CPU_MODELS
     from wattwork.machine import default_threads, describe_device
     from wattwork.meters import Meter
 
@@ -50,7 +50,7 @@ def print_devices(console: Console) -> None:
     table.add_row("cpu", "processor", f"{device['name']} ({device['architecture']})")
     table.add_row("", "threads", f"{default_threads()} on {device['cores']} cores")
     table.add_row("", "hashing", ", ".join(isas()))
-    table.add_row("", "inference", f"{_engine_name()}; models {', '.join(PRESETS)}")
+    table.add_row("", "inference", f"{_engine_name()}; models {', '.join(CPU_MODELS)}")
     try:
         meter = Meter("auto")
         source = f"{meter.source} ({_SOURCES[meter.kind]})" + (f": {meter.reason}" if meter.reason else "")

@@ -36,7 +36,7 @@ def make_engine(
     config = preset(model) if isinstance(model, str) else model
     engine: StepEngine
     if device == "cpu":
-        engine = _cpu_engine(config, threads)
+        engine = _cpu_engine(threads)
     else:
         if threads is not None:
             raise InvalidInput(f"threads= are the CPU's; leave it out for {device!r}.")
@@ -45,13 +45,9 @@ def make_engine(
     return engine
 
 
-def _cpu_engine(config: ModelConfig, threads: int | None) -> StepEngine:
+def _cpu_engine(threads: int | None) -> StepEngine:
     from wattwork._native import HAVE_CORE
 
-    if config.rope_scaling is not None:
-        raise InvalidInput(
-            f"the CPU engines have no scaled rotary positions, as {config.name!r} needs; give device='cuda:0'."
-        )
     if HAVE_CORE:
         from wattwork.engines.cpu_engine import CpuEngine
 

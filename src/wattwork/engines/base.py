@@ -106,6 +106,8 @@ PRESETS = {
         ),
     )
 }
+# What the CPU engines can run.
+CPU_MODELS = tuple(name for name, config in PRESETS.items() if config.rope_scaling is None)
 
 
 def preset(name: str) -> ModelConfig:

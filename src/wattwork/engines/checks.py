@@ -14,6 +14,15 @@ def _need(holds: bool | np.bool, sentence: str) -> None:
         raise InvalidInput(sentence)
 
 
+def check_cpu_load(config: ModelConfig, dtype: str) -> None:
+    """Whether the CPU engines can run it; InvalidInput says what to change."""
+    _need(dtype == "f32", f"the CPU engines compute in f32, not {dtype!r}; load with dtype='f32'.")
+    _need(
+        config.rope_scaling is None,
+        f"the CPU engines have no scaled rotary positions, as {config.name!r} needs; give device='cuda:0'.",
+    )
+
+
 def check_types(batch: Batch, out: Out) -> None:
     """Dtypes and memory order of every array of the step; InvalidInput names the one that is wrong."""
     arrays: list[tuple[str, NDArray[np.generic], str]] = [

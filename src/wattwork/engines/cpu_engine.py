@@ -6,7 +6,7 @@ import os
 
 from wattwork._native import core
 from wattwork.engines.base import Batch, Caps, ModelConfig, Out
-from wattwork.engines.checks import check_types
+from wattwork.engines.checks import check_cpu_load, check_types
 from wattwork.engines.weights import dummy_seed, each_tensor
 from wattwork.errors import InvalidInput, UnsupportedISA
 from wattwork.machine import check_threads
@@ -72,9 +72,8 @@ class CpuEngine:
         return self._loaded
 
     def load(self, config: ModelConfig, weights: str, dtype: str = "f32") -> None:
-        """Take the weights ("dummy:<seed>" or a folder); InvalidInput for any dtype but f32."""
-        if dtype != "f32":
-            raise InvalidInput(f"the CPU engines compute in f32, not {dtype!r}; load with dtype='f32'.")
+        """Take the weights ("dummy:<seed>" or a folder); InvalidInput for any dtype but f32, or scaled positions."""
+        check_cpu_load(config, dtype)
         seed = dummy_seed(weights)
         try:
             decoder = core.Decoder(config, self.isa, self._threads)

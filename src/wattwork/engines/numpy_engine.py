@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from wattwork.engines.base import Batch, Caps, ModelConfig, Out
-from wattwork.engines.checks import check_batch, check_types
+from wattwork.engines.checks import check_batch, check_cpu_load, check_types
 from wattwork.engines.sampling import sample
 from wattwork.engines.weights import Array, each_tensor, tensors
 from wattwork.errors import InvalidInput
@@ -85,9 +85,8 @@ class NumPyEngine:
         self._kv: Array | None = None  # [layers, 2, slots, kv_heads, head_dim]
 
     def load(self, config: ModelConfig, weights: str, dtype: str = "f32") -> None:
-        """Take the weights ("dummy:<seed>" or a folder); InvalidInput for any dtype but f32."""
-        if dtype != "f32":
-            raise InvalidInput(f"the CPU engines compute in f32, not {dtype!r}; load with dtype='f32'.")
+        """Take the weights ("dummy:<seed>" or a folder); InvalidInput for any dtype but f32, or scaled positions."""
+        check_cpu_load(config, dtype)
         if config.heads % config.kv_heads or config.head_dim % 2:
             raise InvalidInput("heads must be a multiple of kv_heads and head_dim even; change the ModelConfig.")
         names = [tensor.name for tensor in tensors(config)]
