@@ -6,7 +6,8 @@ falls to LEAST_FRONT. So the front is never slowed while the back has a share le
 Power. A reading is the mean over an interval, so what a level takes is seen in the next one. Between LOW x cap and the
 cap the level stands still. Outside, it moves by (AIM x cap - watts) / peak, the peak being the highest reading so far:
 no part of a device takes more than the whole, so such a move never goes past the aim, whatever share of the power the
-part takes, and however often it is made. Where one closed less than a quarter of the gap, for that part is a small one,
+part takes, and however often it is made. A load that grows while it is slowed may take more at full speed than was ever
+read; a change of level shows it, as so many watts per level, and these count for a peak, too. Where a move closed less than a quarter of the gap, for that part is a small one,
 the next is twice as long: still none goes past it by more than the noise. So in a steady load the level settles; with
 noise up to NOISE x cap at a level whose true power is at most the cap.
 
@@ -32,6 +33,7 @@ from wattwork.scheduler import Scheduler
 
 LEAST_FRONT = 0.05  # the front's least share: it is slowed, never stopped
 LOW, AIM, NOISE = 0.95, 0.975, 0.01  # of the cap in watts: where there is room, where moves lead, the noise allowed for
+LEAST_CHANGE = 0.05  # of the level: from a smaller one nothing is concluded
 MOST_STRETCH = 64.0  # of a move; a part of less than 1/64 of the power is not worth more
 AIM_BELOW_C, LOW_BELOW_C = 2.0, 4.0  # the same in degrees below the cap
 SETTLE_S = 20.0
@@ -79,6 +81,7 @@ class Control:
         self._peak_w = self._peak_c = 0.0
         self._stretch = 1.0
         self._gap_w = 0.0  # the last move's; 0: there was none
+        self._seen = (2.0, math.nan)  # the last reading's level and watts
 
     def next_shares(self, watts: float | None, celsius: float | None, seconds: float) -> Shares:
         """The shares for the next interval, after the readings of one of so many seconds. A reading that is wanted and
@@ -110,6 +113,11 @@ class Control:
         return self.level == 0 and any(x is not None and cap is not None and x > cap for x, cap in pairs)
 
     def _power(self, watts: float, cap: float) -> float:
+        level, before = self._seen
+        self._seen = (self.level, watts)
+        if abs(self.level - level) >= LEAST_CHANGE and not math.isnan(before):
+            steepness = (abs(watts - before) - 2 * NOISE * cap) / abs(self.level - level)
+            self._peak_w = max(self._peak_w, steepness)
         self._peak_w = max(self._peak_w, watts)
         if LOW * cap <= watts <= cap or self._peak_w <= 0:
             self._stretch, self._gap_w = 1.0, 0.0
