@@ -3,13 +3,14 @@
 Everything is one number, the level: 2 is all of both; from 2 to 1 the back's share falls to 0; from 1 to 0 the front's
 falls to LEAST_FRONT. So the front is never slowed while the back has a share left, and gets its own back first.
 
-Power. A reading is the mean over an interval, so what a level takes is seen in the next one. Between LOW x cap and the
-cap the level stands still. Outside, it moves by (AIM x cap - watts) / peak, the peak being the highest reading so far:
-no part of a device takes more than the whole, so such a move never goes past the aim, whatever share of the power the
-part takes, and however often it is made. A load that grows while it is slowed may take more at full speed than was ever
-read; a change of level shows it, as so many watts per level, and these count for a peak, too. Where a move closed less than a quarter of the gap, for that part is a small one,
-the next is twice as long: still none goes past it by more than the noise. So in a steady load the level settles; with
-noise up to NOISE x cap at a level whose true power is at most the cap.
+Power. A reading is the mean over an interval, so what a level takes is seen in the next one. Between LOW x cap and
+the cap the level stands still. Outside, it moves by (AIM x cap - watts) / peak, the peak being the highest reading so
+far: no part of a device takes more than the whole, so such a move never goes past the aim, whatever share of the
+power the part takes, and however often it is made. A load that grows while it is slowed may take more at full speed
+than was ever read; a change of level shows it, as so many watts per level, and these count for a peak, too. Where a
+move closed less than a quarter of the gap, for that part is a small one, the next is twice as long: still none goes
+past it by more than the noise. So in a steady load the level settles; with noise up to NOISE x cap at a level whose
+true power is at most the cap.
 
 Temperature follows with a delay of many seconds, and would swing if it were chased: its moves are (cap - AIM_BELOW_C -
 celsius) / peak x (interval / SETTLE_S), four times as fast downwards. Of both moves the lower one is made.
