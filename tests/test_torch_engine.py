@@ -21,7 +21,7 @@ from wattwork.engines.numpy_engine import NumPyEngine  # noqa: E402
 from wattwork.engines.philox import philox4x32  # noqa: E402
 from wattwork.engines.sampling import sample  # noqa: E402
 from wattwork.engines.torch_engine import BLOCK_SIZE, TorchEngine, bucket_columns, bucket_rows  # noqa: E402
-from wattwork.engines.weights import each_tensor, tensors  # noqa: E402
+from wattwork.engines.weights import tensors  # noqa: E402
 from wattwork.errors import InvalidInput  # noqa: E402
 from wattwork.scheduler import Sampling  # noqa: E402
 
@@ -97,33 +97,10 @@ def test_golden_logits_and_tokens(engine, name):
 
 def test_scaled_rotary_positions_are_transformers(engine):
     """A context far beyond the one of the first training, so that all three kinds of wavelengths matter."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from golden.make_golden import llama  # needs transformers
 
-    scaling = RopeScaling(8, 1, 4, 32)
-    c = dataclasses.replace(SMALL, context=512, rope_scaling=scaling, head_dim=32)
-    theirs = LlamaConfig(
-        vocab_size=c.vocab,
-        hidden_size=c.hidden,
-        intermediate_size=c.ffn,
-        num_hidden_layers=c.layers,
-        num_attention_heads=c.heads,
-        num_key_value_heads=c.kv_heads,
-        head_dim=c.head_dim,
-        max_position_embeddings=c.context,
-        rms_norm_eps=c.norm_eps,
-        rope_parameters={
-            "rope_type": "llama3",
-            "rope_theta": c.rope_theta,
-            "factor": 8.0,
-            "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 32,
-        },
-        tie_word_embeddings=c.tied,
-    )
-    model, names, state = LlamaForCausalLM(theirs).eval(), [t.name for t in tensors(c)], {}
-    each_tensor(c, "dummy:0", lambda i, values: state.__setitem__(names[i], torch.from_numpy(values)))
-    model.load_state_dict(state)
+    c = dataclasses.replace(SMALL, context=512, rope_scaling=RopeScaling(8, 1, 4, 32), head_dim=32)
+    model = llama(c, "dummy:0")
     frequencies = model.model.rotary_emb.inv_freq.numpy()
     plain = np.array(dataclasses.replace(c, rope_scaling=None).rope_frequencies)
     assert frequencies == pytest.approx(c.rope_frequencies, rel=1e-6)

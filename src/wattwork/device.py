@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from wattwork.job import Job
     from wattwork.trace import SizedTrace, Trace
 
-DEVICES = ("cpu",)
 FRONT_MODES: tuple[Mode, ...] = ("infer", "mixed")  # inference is served
 BACK_MODES: tuple[Mode, ...] = ("hash", "mixed")  # hashing takes what time is left
 
@@ -262,12 +261,6 @@ def _write_trace(result: PhaseResult, trace: Trace | SizedTrace, handles: list[H
     result.scenario = "trace"
     result.trace = trace.info.to_dict() if isinstance(trace, SizedTrace) else {"source": trace.source}
     result.latency = latency_of([handle.timing for handle in handles])
-
-
-def check_device(name: str) -> None:
-    """InvalidInput unless there is a device of that name."""
-    if name not in DEVICES:
-        raise InvalidInput(f"there is no device {name!r}; choose one of {', '.join(DEVICES)}.")
 
 
 def _scheduler_for(engine: StepEngine | None, threads: int) -> Scheduler:

@@ -23,7 +23,21 @@ PROMPT, GENERATED, SAMPLED = 33, 40, 384
 MARGIN = 1e-3  # between the two largest logits: twenty times what engines may differ, so that tokens must be equal
 
 
+def rope_parameters(config):
+    if (s := config.rope_scaling) is None:
+        return {"rope_type": "default", "rope_theta": config.rope_theta}
+    return {
+        "rope_type": "llama3",
+        "rope_theta": config.rope_theta,
+        "factor": float(s.factor),
+        "low_freq_factor": float(s.low_freq_factor),
+        "high_freq_factor": float(s.high_freq_factor),
+        "original_max_position_embeddings": s.original_context,
+    }
+
+
 def llama(config, weights):
+    """The model as transformers has it, with our weights."""
     c = config
     model = LlamaForCausalLM(
         LlamaConfig(
@@ -36,7 +50,7 @@ def llama(config, weights):
             head_dim=c.head_dim,
             max_position_embeddings=c.context,
             rms_norm_eps=c.norm_eps,
-            rope_parameters={"rope_type": "default", "rope_theta": c.rope_theta},
+            rope_parameters=rope_parameters(c),
             tie_word_embeddings=c.tied,
             attn_implementation="eager",
         )
