@@ -11,3 +11,13 @@
       std::exit(1);                                                                  \
     }                                                                                \
   } while (0)
+
+// Whether a process with many threads may fork here: under TSan the child's new threads are not followed, and in an
+// emulator (qemu's user mode) the child may wait for ever for a lock of the emulator's own.
+inline bool can_fork() {
+#if defined(__SANITIZE_THREAD__)
+  return false;
+#else
+  return std::getenv("WATTWORK_TEST_EMULATED") == nullptr;
+#endif
+}
