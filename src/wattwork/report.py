@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from wattwork.errors import InvalidInput
 from wattwork.latency import Latency, Yields
+from wattwork.levels import Level, SwitchCost
 from wattwork.meters.base import KINDS, Energy, Kind
 from wattwork.outfile import write_whole
 from wattwork.report_json import Reader
@@ -160,6 +161,8 @@ class Report:
     phases: list[PhaseResult] = field(default_factory=list)
     switches: list[Switch] = field(default_factory=list)
     proof: Proof | None = None
+    ladder: list[Level] = field(default_factory=list)  # hashing's levels first, then inference's, then active idle
+    switch_costs: list[SwitchCost] = field(default_factory=list)
 
     def phase(self, mode: Mode, scenario: Scenario | None = None) -> PhaseResult | None:
         """The first phase of that mode (and scenario, if one is given)."""

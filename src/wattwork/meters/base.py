@@ -26,6 +26,8 @@ class Energy:
     coverage: float | None  # share of the window the sensor really saw, 0 to 1; None where no sensor is read
     idle_watts: float | None = None  # the baseline, where an idle window was set with `Meter.set_idle`
     detail: str = ""
+    updates: int | None = None  # of the counter or sensor within the window, the slowest part's; None: not known
+    warnings: tuple[str, ...] = ()  # why the figure should not be trusted, a sentence each
 
     @property
     def measured(self) -> bool:
@@ -64,6 +66,7 @@ class Source(Protocol):
 
     name: str  # as it is asked for: "rapl", "external", ...
     kind: Kind
+    period_s: float | None  # between the sensor's updates, the slowest part's, as measured at start; None: no sensor
 
     def begin(self) -> object:
         """Open a window; the token closes it."""

@@ -59,6 +59,7 @@ class CounterSource:
         """`helper=False` starts no thread; then `poll()` must be called as often as the thread would."""
         self.name = name
         self.counters = tuple(counters)
+        self.period_s: float | None = max(c.cadence.period_s for c in self.counters)
         self._clock = clock or Clock()
         self._helper = helper
         shortest_wrap_s = min(c.modulus_uj * 1e-6 / c.max_w for c in self.counters)

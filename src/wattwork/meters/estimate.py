@@ -42,6 +42,7 @@ class EstimateSource:
 
     name = "estimate"
     kind: Kind = "estimated"
+    period_s: float | None = None
 
     def __init__(
         self, reason: str = "", clock: Clock | None = None, *, cpu_s: Callable[[], float] = time.process_time

@@ -16,6 +16,7 @@ class ExternalSource:
 
     name = "external"
     kind: Kind = "external"
+    period_s: float | None = None
 
     def __init__(self, watts: float, clock: Clock | None = None) -> None:
         """`watts` is finite and not negative, or InvalidInput."""

@@ -62,6 +62,11 @@ class Meter:
         return self._source.kind
 
     @property
+    def period_s(self) -> float | None:
+        """Seconds between the sensor's updates (the slowest part's), measured at start; None where none is read."""
+        return self._source.period_s
+
+    @property
     def reason(self) -> str:
         """Why "auto" fell back to the estimate, as a sentence; else empty."""
         return getattr(self._source, "reason", "")

@@ -206,7 +206,7 @@ class NvmlSource:
     name = "nvml"
 
     def __init__(self, gpu: Gpu, kind: Kind, counters: CounterSource, integral: _Integral | None, clock: Clock) -> None:
-        self.gpu, self.kind, self.counters = gpu, kind, counters
+        self.gpu, self.kind, self.counters, self.period_s = gpu, kind, counters, counters.period_s
         self._integral, self._clock = integral, clock
         self._share = LOOK_SHARE.get(gpu.capability)
 
