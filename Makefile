@@ -17,7 +17,7 @@ DEPENDENCIES := $(shell sed -n 's/^dependencies = \[\(.*\)\]/\1/p' pyproject.tom
 
 SECONDS ?= 600
 
-.PHONY: help run test test-long test-emulated test-torch test-pure lint sanitize fuzz bench bench-decoder clean install
+.PHONY: help run test test-long test-emulated test-torch test-pure wheels lint sanitize fuzz bench bench-decoder clean install
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
@@ -48,6 +48,10 @@ test-pure: $(STAMPS)/pure
 test-torch: $(STAMPS)/torch
 	WATTWORK_REQUIRE_CORE=1 $(VENV)/torch/bin/python -m pytest tests/test_torch_engine.py
 	PYTHONPATH=tests $(VENV)/torch/bin/python tests/golden/make_golden.py --check
+
+# make wheels  manylinux_2_28 wheels for x86-64 in build/wheels, one for each supported Python, each tested where it is alone
+wheels: $(STAMPS)/tools $(STAMPS)/cuda
+	CUDACXX=$(CUDA_BIN)/nvcc WATTWORK_CUDA_BIN=$(CUDA_BIN) $(BIN)/python csrc/packaging/wheels.py build/wheels
 
 # make lint    ruff and mypy --strict
 lint: $(STAMPS)/tools

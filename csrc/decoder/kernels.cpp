@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "runtime/cpu.h"
+
 namespace ww::decoder {
 
 extern const Kernels kernels_portable;
@@ -19,12 +21,8 @@ struct Entry {
 
 const Entry kTable[] = {
 #if defined(__x86_64__)
-    {&kernels_avx512,
-     [] {
-       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma");
-     }},
-    {&kernels_avx2, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
+    {&kernels_avx512, has_avx512},
+    {&kernels_avx2, has_avx2},
 #endif
     {&kernels_portable, [] { return true; }},
 };

@@ -51,7 +51,9 @@ void pack(const Tensor& t, int first, int n, const float* rows) {
 Region::Region(size_t floats) : bytes_(std::max<size_t>(floats, 1) * sizeof(float)) {
   void* p = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED) throw std::bad_alloc();
+#if defined(MADV_HUGEPAGE)
   madvise(p, bytes_, MADV_HUGEPAGE);  // advice only
+#endif
   data_ = static_cast<float*>(p);
 }
 

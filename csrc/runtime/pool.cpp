@@ -185,9 +185,11 @@ double cgroup_quota() {
 }  // namespace
 
 int default_threads() {
+  auto cpus = static_cast<int>(std::thread::hardware_concurrency());
+#if defined(__linux__)
   cpu_set_t mask;
-  int cpus = sched_getaffinity(0, sizeof mask, &mask) == 0 ? CPU_COUNT(&mask)
-                                                            : static_cast<int>(std::thread::hardware_concurrency());
+  if (sched_getaffinity(0, sizeof mask, &mask) == 0) cpus = CPU_COUNT(&mask);
+#endif
   if (const double quota = cgroup_quota(); quota > 0) cpus = std::min(cpus, static_cast<int>(std::ceil(quota)));
   return std::max(cpus, 1);
 }

@@ -5,13 +5,8 @@
 #include <cstring>
 #include <limits>
 #include <utility>
-#if defined(__x86_64__)
-#include <cpuid.h>
-#elif defined(__aarch64__)
-#include <asm/hwcap.h>
-#include <sys/auxv.h>
-#endif
 
+#include "runtime/cpu.h"
 #include "runtime/pool.h"
 #include "sha256d/row.h"
 #include "sha256d/sha256.h"
@@ -20,27 +15,6 @@ namespace ww {
 namespace {
 
 bool always() { return true; }
-
-#if defined(__x86_64__)
-// __builtin_cpu_supports asks CPUID, and XGETBV whether the system saves the registers. Each asks for all that the
-// compiler was allowed to use, or the assembly does.
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-
-bool has_shani() {  // gcc 12 has no name for it: CPUID leaf 7, EBX bit 29
-  unsigned a, b, c, d;
-  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b >> 29 & 1) && __builtin_cpu_supports("avx");
-}
-
-bool has_avx512() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma");
-}
-#elif defined(__aarch64__)
-// What the kernel says this processor has.
-bool has(unsigned long features) { return (getauxval(AT_HWCAP) & features) == features; }
-bool has_neon() { return has(HWCAP_ASIMD); }
-bool has_armv8() { return has(HWCAP_ASIMD | HWCAP_SHA2 | HWCAP_AES); }  // +crypto lets the compiler use AES, too
-#endif
 
 const Kernel kKernels[] = {
 #if defined(__x86_64__)

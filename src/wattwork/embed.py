@@ -1,5 +1,6 @@
 """Where the C header and the library lie, for programs that embed the core."""
 
+import sys
 from pathlib import Path
 
 from wattwork._native import HAVE_CORE
@@ -12,8 +13,8 @@ def include_dir() -> str:
 
 
 def library_path() -> str:
-    """The shared library to link or load, `libwattwork.so`. Raises WattworkError without the core."""
-    return str(_package() / "libwattwork.so")
+    """The shared library to link or load, `libwattwork.so` or macOS's .dylib. Raises WattworkError without the core."""
+    return str(_package() / f"libwattwork.{'dylib' if sys.platform == 'darwin' else 'so'}")
 
 
 def _package() -> Path:
