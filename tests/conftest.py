@@ -10,7 +10,7 @@ from wattwork import _native
 from wattwork._native import HAVE_CORE
 
 # What tests the sources: left out where this folder stands alone, beside an installed wheel.
-OF_THE_SOURCES = ("bench_*", "emulated", "gpu_protocol", "kernels", "packaging", "readme", "sass*")
+OF_THE_SOURCES = ("bench_*", "cuda", "emulated", "gpu_protocol", "kernels", "packaging", "readme", "sass*")
 if not (Path(__file__).parents[1] / "pyproject.toml").exists():
     collect_ignore_glob = [f"test_{name}.py" for name in OF_THE_SOURCES]
 

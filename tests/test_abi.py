@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ pytestmark = pytest.mark.core
 PACKAGE = Path(wattwork.__file__).parent
 LIBRARY = PACKAGE / "libwattwork.so"
 HEADER = PACKAGE / "include" / "wattwork" / "wattwork.h"
-CHECKOUT = Path(__file__).parent.parent
 
 
 def symbols(file, *options, nm="nm", **how):
@@ -45,8 +43,3 @@ def assert_shares_nothing(objects, nm="nm", **how):
         for kind, name in symbols(file, "-C", nm=nm, **how):
             assert kind not in "wWvVu", (file, kind, name)
             assert not (kind == "U" and "std::" in name), (file, name)
-
-
-def test_object_files_of_one_instruction_set_share_nothing():
-    tag = f"cp{sysconfig.get_config_var('py_version_nodot')}"
-    assert_shares_nothing(CHECKOUT.glob(f"build/{tag}-*/CMakeFiles/libwattwork.dir/csrc/**/*.cpp.o"))

@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from test_abi import assert_shares_nothing
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("pyproject.toml", "CMakeLists.txt", "README.md", "LICENSE", "NOTICE", "src", "csrc")
@@ -65,3 +66,9 @@ def test_a_broken_source_beside_a_compiler_is_an_error(tree, tmp_path):
     result = build(tree, tmp_path / "out", path=tools)
     assert result.returncode != 0
     assert not list((tmp_path / "out").glob("*.whl"))
+
+
+@pytest.mark.core
+def test_object_files_of_one_instruction_set_share_nothing():
+    tag = f"cp{sysconfig.get_config_var('py_version_nodot')}"
+    assert_shares_nothing(ROOT.glob(f"build/{tag}-*/CMakeFiles/libwattwork.dir/csrc/**/*.cpp.o"))
