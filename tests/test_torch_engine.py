@@ -20,7 +20,8 @@ from wattwork.engines import PRESETS, SAMPLING, ModelConfig, RopeScaling, torch_
 from wattwork.engines.numpy_engine import NumPyEngine  # noqa: E402
 from wattwork.engines.philox import philox4x32  # noqa: E402
 from wattwork.engines.sampling import sample  # noqa: E402
-from wattwork.engines.torch_engine import BLOCK_SIZE, TorchEngine, bucket_columns, bucket_rows  # noqa: E402
+from wattwork.engines.torch_buckets import BLOCK_SIZE, bucket_columns, bucket_rows  # noqa: E402
+from wattwork.engines.torch_engine import TorchEngine  # noqa: E402
 from wattwork.engines.weights import tensors  # noqa: E402
 from wattwork.errors import InvalidInput  # noqa: E402
 from wattwork.scheduler import Sampling  # noqa: E402
