@@ -12,7 +12,10 @@ from typing import Any
 # By when each part begins nothing new, in seconds from the start; what comes first is what nothing else can tell.
 ENDS_S = {"search": 270, "inference": 400, "front": 500}
 LIMIT_S = 535  # by when it ends, whatever hangs
-BUILD = "python3 -m pip install --no-build-isolation --no-deps --target build/site . && export PYTHONPATH=build/site"
+BUILD = (
+    "WATTWORK_REQUIRE_NATIVE=1 python3 -m pip install --no-build-isolation --no-deps --target build/site . && "
+    "export PYTHONPATH=$PWD/build/site"
+)
 
 
 class Record:

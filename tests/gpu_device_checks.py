@@ -19,6 +19,7 @@ from wattwork.engines import ModelConfig
 from wattwork.engines.numpy_engine import NumPyEngine
 from wattwork.errors import InvalidInput, RequestFailed
 from wattwork.meters import Meter
+from wattwork.render import gpu_state, make_console, print_devices, print_report
 
 MODEL = ModelConfig("test", 2, 64, 4, 2, 16, 96, 128, 256, 1e4)
 FREE = 256 << 20
@@ -213,6 +214,17 @@ def compare():
     assert (device["name"], device["sms"], device["memory_bytes"]) == ("Fake GPU 0", 2, 8 << 30)
     assert device["processor"] != device["name"]
     print(device["power_limit_w"], device["celsius"], device["sm_mhz"], device["memory_mhz"])
+    state = gpu_state(device)
+    assert state == (
+        "" if device["celsius"] is None else f"{device['sm_mhz']} MHz, {device['celsius']} °C, limit 700 W"
+    )
+    console = make_console()
+    with console.capture() as printed:
+        print_report(report, console)
+        print_devices(console)
+    text = " ".join(printed.get().split())
+    assert f"wattwork compare: Fake GPU 0, sm_90, {state + ', ' if state else ''}tiny-15m" in text
+    assert "8.0 GiB; " + state in text if state else "GiB;" not in text
     assert ww.Report.from_json(report.to_json()).device == device
 
 
