@@ -4,9 +4,9 @@ inference with hashing behind it.
     python bench/gpu.py --out DIR      needs an NVIDIA GPU, its driver, and nvcc; nothing else, and no network
 
 Inference needs PyTorch besides (gpu_infer.py), and with hashing behind it (gpu_front.py) wattwork, built: what is not
-here is left out, and said. Writes DIR/gpu.json after every step, so that what was measured is kept when it is cut off.
-It ends within nine minutes (gpu_parts.py); --trials and --seconds make it shorter. The kernels are built from
-kernels/*.cu for the GPU that is there.
+here is left out, and said. Writes DIR/gpu.json after every step, so that what was measured is kept when it is cut off,
+and prints the README's table of it. It ends within nine minutes (gpu_parts.py); --trials and --seconds make it shorter.
+The kernels are built from kernels/*.cu for the GPU that is there.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 
+import gpu_table
 import gpu_yield
 import sass_bound
 from gpu_driver import U32, U64, Gpu, Scan, Search, lanes, rolled
@@ -271,6 +272,7 @@ def main() -> None:
             record.leave_out(part, why)
         else:
             import_module(module).run(record, gpu, sensors, args.power_seconds)
+    print(gpu_table.table([result]))
     record.close()
 
 

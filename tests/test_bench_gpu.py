@@ -298,8 +298,9 @@ def run(gpu, parts, tmp_path, monkeypatch):
     return call
 
 
-def test_the_whole_bench_on_a_driver_that_works(run):
+def test_the_whole_bench_on_a_driver_that_works(run, capsys):
     result, ended = run()
+    assert gpu_table.table([result]) in capsys.readouterr().out
     assert ended is None
     assert result["device"] == "A GPU of Python's"
     assert result["instructions_per_cycle_and_sm"]["lop3"] == 8 * 64 * 400 * 1024 / 800_000
@@ -338,6 +339,7 @@ def test_what_is_not_here_is_left_out_with_the_reason(run, monkeypatch):
     assert ended is None
     assert result["front"] == {"skipped": "no core"}
     assert result["inference"]
+    assert gpu_table.table([result]).count(gpu_table.NONE) == 2
 
 
 def test_missing_names_the_first_thing_that_is_not_here(monkeypatch):

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 
 import numpy as np
 import pytest
@@ -395,20 +394,55 @@ def test_the_front_ends_with_a_step_that_fails_and_with_the_one_it_began_with(en
     assert len(told.calls) == 2  # a batch that is refused enqueues nothing
 
 
-def test_a_capture_is_never_within_the_front(engine, monkeypatch):
-    """It waits for the whole GPU, hence for hashing that waits for the front's end. Here it only notes that it was."""
-    driver, told = Driver(loaded(engine, SMALL), SMALL), Told()
-    engine.front = told
-    monkeypatch.setattr(engine, "_capture", lambda *_: told.calls.append("capture"))
-    monkeypatch.setattr(engine, "stream", type("Stream", (), {"cuda_stream": 7})())
+class Stream:
+    cuda_stream = 7
+
+    def synchronize(self):
+        pass
+
+
+class Graph:
+    """What its capture computed stays as it is."""
+
+    def replay(self):
+        pass
+
+
+@pytest.fixture
+def captured(engine, monkeypatch):
+    """The buckets that were captured, and what the front was told, on an engine that takes the CPU for a GPU."""
+    notes, make = [], torch.empty
+
+    def capture(model, bucket):
+        notes.append((bucket.rows, bucket.columns))
+        engine._forward(model, bucket)
+        bucket.graph = Graph()
+
+    monkeypatch.setattr(engine, "stream", Stream())
     monkeypatch.setattr(engine, "_working", contextlib.nullcontext)
-    monkeypatch.setattr(torch, "empty", functools.partial(without_pinning, torch.empty))
+    monkeypatch.setattr(engine, "_capture", capture)
+    monkeypatch.setattr(torch, "empty", lambda *shape, pin_memory=False, **how: make(*shape, **how))
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    return notes
+
+
+def test_a_capture_is_never_within_the_front(engine, captured):
+    """It waits for the whole GPU, hence for hashing that waits for the front's end."""
+    driver, engine.front = Driver(loaded(engine, SMALL), SMALL), Told()
+    engine.front.calls = captured
     driver.step({0: [1]})
-    assert told.calls == ["capture", ("begin", 7), ("end", 7)]
+    assert captured == [(1, 16), ("begin", 7), ("end", 7)]
+    driver.step({0: [2]})
+    assert captured[3:] == [("begin", 7), ("end", 7)]
 
 
-def without_pinning(make, *shape, pin_memory=False, **how):
-    return make(*shape, **how)
+def test_warming_up_captures_every_bucket_the_largest_first(engine, captured):
+    driver = Driver(loaded(engine, SMALL), SMALL)
+    engine.warm_up(9, 64, 256)
+    assert captured == [(1, 16), (16, 16), (8, 16), (4, 16), (2, 16)]  # a chunk of one token is a step of the first
+    captured.clear()
+    driver.step({s: [s] for s in range(9)})
+    assert captured == []
 
 
 @pytest.mark.parametrize("blocks", [3, 40])
