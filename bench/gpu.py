@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
+from subprocess import CalledProcessError
 
 import gpu_table
 import gpu_yield
@@ -265,7 +266,10 @@ def main() -> None:
     result |= {"driver": gpu.driver, "date": time.strftime("%F")}
     print(result)
     record = Record(args.out, result)
-    search_parts(record, gpu, sensors, args)
+    try:
+        search_parts(record, gpu, sensors, args)
+    except (SystemExit, CalledProcessError) as error:  # no nvcc, or one that fails: inference needs none
+        record.failed.append(f"{error}")
     for part, module, core in (("inference", "gpu_infer", False), ("front", "gpu_front", True)):
         record.part(part)
         if why := missing(core=core):

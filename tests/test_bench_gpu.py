@@ -377,6 +377,18 @@ def test_what_fails_in_a_part_is_noted_and_the_next_begins(run, monkeypatch):
     assert result["front"]["200 requests/s"]
 
 
+def test_without_nvcc_inference_is_measured_all_the_same(run, monkeypatch):
+    def no_nvcc(*_):
+        raise SystemExit("bench/gpu.py: no nvcc here")
+
+    monkeypatch.setattr(gpu_driver.Gpu, "image", no_nvcc)
+    result, ended = run()
+    assert "no nvcc here" in ended
+    assert "gh_s" not in result
+    assert result["inference"]["llama-3.1-8b"]["batch 64"]["tok_s"] > 0
+    assert result["front"]["200 requests/s"]
+
+
 def test_the_bytes_of_a_step_and_its_share_of_the_roofline():
     eight = PRESETS["llama-3.1-8b"]
     weights = eight.parameters - eight.vocab * eight.hidden
