@@ -106,3 +106,12 @@ def test_a_sampling_that_is_no_number(bad):
     driver = Driver(NoEngine(), SMALL, blocks=BLOCKS)
     batch, _ = driver.batch({0: [1], 1: [2]}, sampling=np.array([(0, 1, 1, 0, 0), (bad, 1, 1, 0, 0)], SAMPLING))
     assert said(batch).startswith("sequence 1: sampling needs")
+
+
+def test_a_sequence_may_fill_the_context_and_no_more():
+    driver = Driver(NoEngine(), SMALL, blocks=BLOCKS)
+    for total in (SMALL.context, SMALL.context + 1):
+        driver.tokens[0] = [0] * (total - 3)
+        batch, _ = driver.batch({0: [1, 2, 3]})
+        assert said(batch) == one_by_one(SMALL, BLOCK, BLOCKS, batch)
+        assert (said(batch) is None) == (total == SMALL.context)

@@ -127,7 +127,7 @@ def _slots_right(batch: Batch, block: int) -> NDArray[np.bool] | np.bool:
     if table.shape[1] == 0:
         return np.False_
     rows = np.repeat(np.arange(len(lengths)), lengths)
-    positions = np.arange(len(rows)) + (batch.ctx_len.astype(np.int64) - batch.q_start[:-1])[rows]
+    positions = np.arange(len(rows)) + (batch.ctx_len - batch.q_start[:-1])[rows]
     column, offset = np.divmod(positions, block)
     slots = table[rows, column.clip(0, table.shape[1] - 1)].astype(np.int64) * block + offset
     right: NDArray[np.bool] = np.logical_and.reduceat(batch.slot_map == slots, batch.q_start[:-1])
