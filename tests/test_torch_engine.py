@@ -422,6 +422,7 @@ def captured(engine, monkeypatch):
     monkeypatch.setattr(engine, "_working", contextlib.nullcontext)
     monkeypatch.setattr(engine, "_capture", capture)
     monkeypatch.setattr(torch, "empty", lambda *shape, pin_memory=False, **how: make(*shape, **how))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
     return notes
 

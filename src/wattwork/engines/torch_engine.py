@@ -301,7 +301,10 @@ class TorchEngine:
         return wanted, logits, logits.argmax(dim=-1)
 
     def _put(self, array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(array.astype(np.int64)).to(self.device)
+        host = torch.from_numpy(array.astype(np.int64))
+        if self.stream is None:
+            return host
+        return host.pin_memory().to(self.device, non_blocking=True)  # from other memory it would wait for the stream
 
 
 def _device(name: str) -> torch.device:
