@@ -1,25 +1,31 @@
-"""A GPU's first minutes: pipe rates, the SHA-256d search and its exact hits, and how fast it gives way.
+"""A GPU's first minutes: pipe rates, the SHA-256d search and its exact hits, how fast it gives way; inference, and
+inference with hashing behind it.
 
     python bench/gpu.py --out DIR      needs an NVIDIA GPU, its driver, and nvcc; nothing else, and no network
 
-Writes DIR/gpu.json after every step, so that what was measured is kept when it is cut off, and prints a short table.
-The kernels are built from kernels/*.cu for the GPU that is there. --trials and --seconds make it shorter.
+Inference needs PyTorch besides (gpu_infer.py), and with hashing behind it (gpu_front.py) wattwork, built: what is not
+here is left out, and said. Writes DIR/gpu.json after every step, so that what was measured is kept when it is cut off,
+and prints the README's table of it. It ends within nine minutes (gpu_parts.py); --trials and --seconds make it shorter.
+The kernels are built from kernels/*.cu for the GPU that is there.
 """
 
 import argparse
 import ctypes
 import hashlib
-import json
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
+from subprocess import CalledProcessError
 
+import gpu_table
 import gpu_yield
 import sass_bound
-from gpu_driver import U32, U64, CudaError, Gpu, Scan, Search, lanes, rolled
+from gpu_driver import U32, U64, Gpu, Scan, Search, lanes, rolled
+from gpu_parts import Record, missing
 from gpu_sensors import Sensors
 
 VARIANTS = sass_bound.VARIANTS | {"without polling": ("-DWW_NO_POLL",)}
@@ -221,57 +227,57 @@ def calls_ms(kernel: Kernel) -> dict[str, dict[str, float]]:
     return both
 
 
+def search_parts(record: Record, gpu: Gpu, sensors: Sensors, args: argparse.Namespace) -> None:
+    """What needs the driver alone."""
+    record.part("search")
+    record.step("instructions_per_cycle_and_sm", measure=lambda: pipe_rates(gpu))
+    default = kernels(gpu, ())
+    for kind, kernel in default.items():
+        record.step("hits", kind, measure=partial(check, kernel))
+        ways = [(way, (1, 256)) for way in gpu_yield.WAYS] + [("write_value", (1, 128)), ("write_value", (2, 256))]
+        for way, shape in ways:
+            make = partial(kernel.long, shape)
+            measure = partial(gpu_yield.trials, gpu, way, make, args.trials)
+            record.step("yield", kind, f"{way}, {named(shape)}", measure=measure)
+    record.step("calls_ms", measure=partial(calls_ms, default["plain"]))
+    for variant, options in VARIANTS.items():
+        if not record.in_time():
+            break
+        for kind, kernel in kernels(gpu, options).items():
+            rates = {}
+            for shape in shapes(kernel.rolls):
+                measure = partial(gh_s, kernel, shape, args.seconds)
+                rates[shape] = record.step("gh_s", kind, variant, named(shape), measure=measure) or 0
+            if variant == "default":
+                best = max(rates, key=rates.__getitem__)
+                measure = partial(power, kernel, best, sensors, args.power_seconds)
+                record.step("power", kind, named(best), measure=measure)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where gpu.json goes")
     parser.add_argument("--trials", type=int, default=2000, help="yields of each kind")
     parser.add_argument("--seconds", type=float, default=0.2, help="of one search whose rate is taken")
-    parser.add_argument("--power-seconds", type=float, default=2, help="of hashing while watts are taken")
+    parser.add_argument("--power-seconds", type=float, default=2, help="of work while watts are taken")
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
     gpu, sensors = Gpu(), Sensors()
     result: dict[str, object] = {"device": gpu.name, "arch": gpu.arch, "sms": gpu.sms, "khz": gpu.khz}
     result |= {"driver": gpu.driver, "date": time.strftime("%F")}
     print(result)
-
-    failed: list[str] = []
-
-    def step(*names: str, measure: Callable[[], object]) -> object:
-        """result[names[0]][names[1]]... = what is measured, and kept; None where the driver says no."""
-        place = result
-        for name in names[:-1]:
-            place = place.setdefault(name, {})
-        try:
-            place[names[-1]] = value = measure()
-        except CudaError as error:
-            failed.append(f"{', '.join(names)}: {error}")
-            place[names[-1]] = {"failed": str(error)}
-            value = None
-        (args.out / "gpu.json").write_text(json.dumps(result, indent=2) + "\n")
-        print(f"{', '.join(names)}: {f'{value:.3f}' if isinstance(value, float) else value}", flush=True)
-        return value
-
-    step("instructions_per_cycle_and_sm", measure=lambda: pipe_rates(gpu))
-    default = kernels(gpu, ())
-    for kind, kernel in default.items():
-        step("hits", kind, measure=partial(check, kernel))
-        ways = [(way, (1, 256)) for way in gpu_yield.WAYS] + [("write_value", (1, 128)), ("write_value", (2, 256))]
-        for way, shape in ways:
-            make = partial(kernel.long, shape)
-            measure = partial(gpu_yield.trials, gpu, way, make, args.trials)
-            step("yield", kind, f"{way}, {named(shape)}", measure=measure)
-    step("calls_ms", measure=partial(calls_ms, default["plain"]))
-    for variant, options in VARIANTS.items():
-        for kind, kernel in kernels(gpu, options).items():
-            rates = {}
-            for shape in shapes(kernel.rolls):
-                measure = partial(gh_s, kernel, shape, args.seconds)
-                rates[shape] = step("gh_s", kind, variant, named(shape), measure=measure) or 0
-            if variant == "default":
-                best = max(rates, key=rates.__getitem__)
-                step("power", kind, named(best), measure=partial(power, kernel, best, sensors, args.power_seconds))
-    if failed:
-        raise SystemExit("bench/gpu.py: some steps failed:\n" + "\n".join(failed))
+    record = Record(args.out, result)
+    try:
+        search_parts(record, gpu, sensors, args)
+    except (SystemExit, CalledProcessError) as error:  # no nvcc, or one that fails: inference needs none
+        record.failed.append(f"{error}")
+    for part, module, core in (("inference", "gpu_infer", False), ("front", "gpu_front", True)):
+        record.part(part)
+        if why := missing(core=core):
+            record.leave_out(part, why)
+        else:
+            import_module(module).run(record, gpu, sensors, args.power_seconds)
+    print(gpu_table.table([result]))
+    record.close()
 
 
 if __name__ == "__main__":

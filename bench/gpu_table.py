@@ -21,11 +21,40 @@ ASKED = {
     "yield, p99": "10 µs",
     "hash rate lost to polling": "2 %",
     "J/TH while hashing, version-rolled": "",
+    "llama-3.1-8b, bf16, context 1024, batch 1": "150 tok/s",
+    "llama-3.1-8b, bf16, context 1024, batch 64": "5,000 tok/s",
+    "front p99 (E2EL) with hashing behind, 200 requests/s": "+3 %",
+    "idle time harvested at 200 requests/s": "85 %",
 }
+FRONT = "200 requests/s"
 
 
 def best(rates):
     return max((rate for rate in rates.values() if isinstance(rate, float)), default=None)
+
+
+def decoded(run, batch):
+    """tok/s, with the share of what the memory's bandwidth allows, as a copy in the same run measured it, and tok/J."""
+    of = run.get("inference", {}).get("llama-3.1-8b", {}).get(batch, {})
+    if not of.get("tok_s"):
+        return None
+    share, per_j = of["roofline_share"]["measured"], of["tok_per_j"]
+    notes = [f"{share:.0%} of the roofline"] * bool(share) + [f"{per_j:.3g} tok/J"] * bool(per_j)
+    return f"{of['tok_s']:,.0f} tok/s" + (f" ({', '.join(notes)})" if notes else "")
+
+
+def slower(run):
+    """The p99 with hashing behind over the mean of the two runs alone, and by how much those two differ."""
+    of = run.get("front", {}).get(FRONT, {})
+    if "alone" not in of:
+        return None
+    behind, a, b = (of[name]["p99_e2el_ms"] for name in ("hashing behind", "alone", "alone again"))
+    return f"{200 * behind / (a + b) - 100:+.1f} % (alone twice: {200 * abs(a - b) / (a + b):.1f} %)"
+
+
+def harvested(run):
+    share = run.get("front", {}).get(FRONT, {}).get("hashing behind", {}).get("idle_harvested")
+    return share and f"{100 * share:.1f} %"
 
 
 def cells(run):
@@ -42,6 +71,9 @@ def cells(run):
         "yield, p99": yields and f"{min(yields):.1f} µs",
         "hash rate lost to polling": kinds["plain"] and blind and f"{100 * (1 - kinds['plain'] / blind):.1f} %",
         "J/TH while hashing, version-rolled": powers and f"{powers[0]:.0f}",
+        **{f"llama-3.1-8b, bf16, context 1024, {batch}": decoded(run, batch) for batch in ("batch 1", "batch 64")},
+        f"front p99 (E2EL) with hashing behind, {FRONT}": slower(run),
+        f"idle time harvested at {FRONT}": harvested(run),
     }
     return {name: text for name, text in found.items() if text}
 

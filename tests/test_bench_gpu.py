@@ -5,17 +5,27 @@ import itertools
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "bench"))
 import gpu as bench  # noqa: E402
 import gpu_driver  # noqa: E402
+import gpu_front  # noqa: E402
+import gpu_infer  # noqa: E402
+import gpu_parts  # noqa: E402
 import gpu_table  # noqa: E402
 import gpu_yield  # noqa: E402
 from gpu_driver import U32, U64, Account, Lane, Scan  # noqa: E402
+
+import wattwork as ww  # noqa: E402
+from wattwork.data import mainnet_header  # noqa: E402
+from wattwork.engines import PRESETS, ModelConfig  # noqa: E402
+from wattwork.engines.numpy_engine import NumPyEngine  # noqa: E402
 
 pytestmark = pytest.mark.core  # a compiler is needed, as for the core
 
@@ -30,6 +40,7 @@ SIGNATURES = {
     **{"cuEventElapsedTime": "rhh", "cuEventDestroy_v2": "h", "cuGetErrorString": "ir"},
     **{"cuMemAlloc_v2": "rz", "cuMemFree_v2": "p", "cuMemHostAlloc": "rzi", "cuMemFreeHost": "h"},
     **{"cuMemHostGetDevicePointer_v2": "rhi", "cuMemcpyHtoD_v2": "prz", "cuMemcpyDtoH_v2": "rpz"},
+    "cuMemcpyDtoDAsync_v2": "ppzh",
     **{"cuMemsetD8_v2": "pcz", "cuMemsetD8Async": "pczh", "cuMemsetD2D32Async": "pzuzzh"},
     **{"cuStreamBatchMemOp_v2": "hibi", "cuLaunchKernel": "hiiiiiiihbh"},
 }
@@ -104,6 +115,9 @@ class FakeCuda:
     def do_cuMemcpyDtoH_v2(self, to, source, size):
         self.finish()
         ctypes.memmove(to, source.value, size.value)
+
+    def do_cuMemcpyDtoDAsync_v2(self, to, source, size, stream):
+        ctypes.memmove(to.value, source.value, size.value)
 
     def do_cuMemsetD8_v2(self, pointer, value, size):
         self.finish()
@@ -228,18 +242,47 @@ def gpu(host, monkeypatch):
     monkeypatch.setattr(gpu_yield, "spin_us", lambda us: None)
     monkeypatch.setattr(gpu_yield, "RESTART", 1)
     monkeypatch.setattr(bench, "shapes", lambda rolls: [(1, 128), (1, 256)] if rolls else [(1, 128)])
-    monkeypatch.setattr(bench.time, "sleep", lambda s: None)
+    monkeypatch.setattr(bench.time, "sleep", lambda s, sleep=time.sleep: sleep(min(s, 0.01)))
 
     def make(wrong=None):
         fakes = {"libcuda.so.1": FakeCuda(host, wrong), "libnvidia-ml.so.1": FakeNvml()}
-        monkeypatch.setattr(ctypes, "CDLL", fakes.__getitem__)
+        real = ctypes.CDLL  # for NumPy's libraries, which threadpoolctl opens
+        monkeypatch.setattr(
+            ctypes, "CDLL", lambda name, *how, **more: fakes[name] if name in fakes else real(name, *how, **more)
+        )
         return gpu_driver.Gpu()
 
     return make
 
 
+SMALL = ModelConfig("small", 2, 64, 4, 2, 16, 96, 128, 64, 1e4, tied=False)
+
+
+def numpy_engine(config=SMALL):
+    engine = NumPyEngine(1)
+    engine.load(config, "dummy:0")
+    return engine
+
+
+def front_on_the_cpu():
+    """Where the core is, as it must be for a GPU, the same device on a CPU."""
+    return gpu_front.Front(numpy_engine(), ww.Job(ww.Work.from_header(mainnet_header(0))), "cpu")
+
+
 @pytest.fixture
-def run(gpu, tmp_path, monkeypatch):
+def parts(monkeypatch):
+    """The parts that need PyTorch and a GPU, small, with an engine that is here."""
+    monkeypatch.setattr(bench, "missing", lambda core: None)
+    for name, value in {"COPIED": 1000, "RANDOM": 100, "BATCHES": (1, 64), "CONTEXT": 50, "STEPS": 2}.items():
+        monkeypatch.setattr(gpu_infer, name, value)
+    monkeypatch.setattr(gpu_infer, "loaded", lambda model: gpu_infer.Sequences(numpy_engine(), 64, 50))
+    monkeypatch.setattr(gpu_front, "front", front_on_the_cpu)
+    monkeypatch.setattr(gpu_front, "WINDOW_S", 0.5)
+    monkeypatch.setattr(gpu_front, "RATES", (50, 200))
+
+
+@pytest.fixture
+def run(gpu, parts, tmp_path, monkeypatch):
     """run(wrong) -> what gpu.json holds after the whole bench on such a driver, and how it ended."""
 
     def call(wrong=None):
@@ -255,8 +298,9 @@ def run(gpu, tmp_path, monkeypatch):
     return call
 
 
-def test_the_whole_bench_on_a_driver_that_works(run):
+def test_the_whole_bench_on_a_driver_that_works(run, capsys):
     result, ended = run()
+    assert gpu_table.table([result]) in capsys.readouterr().out
     assert ended is None
     assert result["device"] == "A GPU of Python's"
     assert result["instructions_per_cycle_and_sm"]["lop3"] == 8 * 64 * 400 * 1024 / 800_000
@@ -275,7 +319,138 @@ def test_the_whole_bench_on_a_driver_that_works(run):
         assert power["watts"] > 0
         assert power["sm_mhz"] == 1980
     assert set(result["calls_ms"]) == {"allocate_and_free", "synchronize", "load_module"}
+    assert result["copy_tb_s"] == pytest.approx(2 * 1000 / 0.25 / 1e12)
+    assert set(result["inference"]) == set(gpu_infer.MODELS)
+    for model in result["inference"].values():
+        assert model["prompts_tok_s"] > 0
+        assert len(model["batch 64"]["repeats_tok_s"]) == gpu_infer.REPEATS
+        assert model["batch 64"]["roofline_share"]["published"] is None  # of a GPU that nobody sells
+    assert set(result["front"]) == {"hashing", "50 requests/s", "200 requests/s"}
+    for runs in (result["front"]["50 requests/s"], result["front"]["200 requests/s"]):
+        assert all(of["served"] > 0 and of["refused"] == 0 and of["p99_e2el_ms"] > 0 for of in runs.values())
+        assert runs["hashing behind"]["gh_s"] > 0
+        assert "gh_s" not in runs["alone"]
     assert gpu_table.NONE not in gpu_table.table([result])
+
+
+def test_what_is_not_here_is_left_out_with_the_reason(run, monkeypatch):
+    monkeypatch.setattr(bench, "missing", lambda core: "no core" if core else None)
+    result, ended = run()
+    assert ended is None
+    assert result["front"] == {"skipped": "no core"}
+    assert result["inference"]
+    assert gpu_table.table([result]).count(gpu_table.NONE) == 2
+
+
+def test_missing_names_the_first_thing_that_is_not_here(monkeypatch):
+    here = {"numpy", "torch"}
+    monkeypatch.setattr(gpu_parts, "find_spec", lambda name: name if name in here else None)
+    assert gpu_parts.missing(core=True) is None
+    monkeypatch.setattr("wattwork._native.HAVE_CORE", False)
+    assert gpu_parts.missing(core=False) is None
+    assert gpu_parts.BUILD in gpu_parts.missing(core=True)
+    here.remove("torch")
+    assert gpu_parts.missing(core=False) == "torch is not installed"
+
+
+def test_a_part_begins_nothing_once_its_time_is_over(run, monkeypatch):
+    monkeypatch.setitem(gpu_parts.ENDS_S, "search", 0)
+    monkeypatch.setitem(gpu_parts.ENDS_S, "inference", 0)
+    result, ended = run()
+    skipped = {"skipped": "the time of its part was over"}
+    assert ended is None
+    assert result["hits"]["plain"] == result["copy_tb_s"] == skipped
+    assert result["inference"]["llama-3.1-8b"] == {"prompts_tok_s": skipped}
+    assert result["front"]["hashing"]["gh_s"] > 0
+    assert gpu_table.table([result]).count(gpu_table.NONE) == len(gpu_table.ASKED) - 2
+    assert max(gpu_parts.ENDS_S.values()) < gpu_parts.LIMIT_S < 9 * 60
+
+
+def test_what_fails_in_a_part_is_noted_and_the_next_begins(run, monkeypatch):
+    def no_memory(model):
+        raise RuntimeError(f"no memory for {model}")
+
+    monkeypatch.setattr(gpu_infer, "loaded", no_memory)
+    result, ended = run()
+    assert result["inference"]["llama-3.2-1b"]["prompts_tok_s"] == {"failed": "no memory for llama-3.2-1b"}
+    assert "no memory for llama-3.1-8b" in ended
+    assert result["front"]["200 requests/s"]
+
+
+def test_without_nvcc_inference_is_measured_all_the_same(run, monkeypatch):
+    def no_nvcc(*_):
+        raise SystemExit("bench/gpu.py: no nvcc here")
+
+    monkeypatch.setattr(gpu_driver.Gpu, "image", no_nvcc)
+    result, ended = run()
+    assert "no nvcc here" in ended
+    assert "gh_s" not in result
+    assert result["inference"]["llama-3.1-8b"]["batch 64"]["tok_s"] > 0
+    assert result["front"]["200 requests/s"]
+
+
+def test_the_bytes_of_a_step_and_its_share_of_the_roofline():
+    eight = PRESETS["llama-3.1-8b"]
+    weights = eight.parameters - eight.vocab * eight.hidden
+    assert gpu_infer.step_bytes(eight, 2, 64, 1024) == 2 * weights + 64 * 1024 * 131072  # 128 KiB a position
+    assert 4.3e12 / gpu_infer.step_bytes(eight, 2, 1, 1024) == pytest.approx(283, rel=0.01)
+    assert 64 * 4.3e12 / gpu_infer.step_bytes(eight, 2, 64, 1024) == pytest.approx(11_700, rel=0.02)
+    one = PRESETS["llama-3.2-1b"]  # tied: its embedding is read whole, as the head
+    assert gpu_infer.step_bytes(one, 2, 0, 0) == 2 * one.parameters
+    sequences = gpu_infer.Sequences(numpy_engine(), 3, 50)
+    found = gpu_infer.decode(sequences, 2, {"measured": 2e-6, "published": None}, NoSensors(), 0.01)
+    expected = gpu_infer.step_bytes(SMALL, 4, 2, 50) / 2e6 / (found["step_ms"] / 1e3)
+    assert found["roofline_share"] == {"measured": pytest.approx(expected), "published": None}
+    assert found["tok_per_j"] is None
+    assert found["tok_s"] == pytest.approx(2e3 / found["step_ms"])
+
+
+class NoSensors:
+    def joules(self):
+        return None
+
+
+def test_a_decode_step_is_the_one_after_the_prompts():
+    """What the timed step answers is what the engine says to the same tokens, one after another."""
+    sequences, out = gpu_infer.Sequences(numpy_engine(), 3, 50), gpu_infer.Out(np.zeros(2, np.int32))
+    sequences.prompts_tok_s()
+    sequences.engine.step(sequences.decode(2), out)
+    alone, expected = gpu_infer.Sequences(numpy_engine(), 3, 50), []
+    for row in range(2):
+        one = gpu_infer.Out(np.zeros(1, np.int32))
+        for at in range(50):
+            alone.engine.step(alone.batch(range(row, row + 1), at, at + 1), one)
+        expected.append(int(one.next_token[0]))
+    assert out.next_token.tolist() == expected
+
+
+def test_watts_are_taken_from_edge_to_edge(monkeypatch):
+    now_s, edges_s = [0.0], 0.1
+    monkeypatch.setattr(gpu_infer.time, "perf_counter", lambda: now_s[0])
+
+    class Counter:  # 500 W, told each 0.1 s
+        def joules(self):
+            return 500 * edges_s * int(now_s[0] / edges_s)
+
+    def step():
+        now_s[0] += 0.007
+
+    assert gpu_infer.busy_watts(step, Counter(), 2.0) == pytest.approx(500, rel=0.01)
+    assert gpu_infer.busy_watts(step, NoSensors(), 2.0) is None
+
+
+def test_a_front_on_a_cpu_says_how_much_of_its_idle_time_is_harvested():
+    front = front_on_the_cpu()
+    hashing = front.hashing_alone(0.5)
+    assert hashing["gh_s"] > 0
+    assert hashing["harvested_without_requests"] > 0
+    runs = front.at(100, 0.5)
+    front.close()
+    assert {runs[name]["served"] for name in runs} == {50}
+    behind = runs["hashing behind"]
+    assert 0 < behind["idle_share"] < 1
+    assert behind["idle_harvested"] > 0
+    assert all(runs[name]["p50_ttft_ms"] <= runs[name]["p50_e2el_ms"] for name in runs)
 
 
 @pytest.mark.parametrize(("wrong", "said"), [("nonces", "WRONG HITS"), ("slots", "WRONG HITS AFTER LEAVING")])

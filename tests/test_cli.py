@@ -95,7 +95,7 @@ def test_json_to_standard_output_is_json_and_nothing_else():
 @pytest.mark.parametrize(
     ("args", "names"),
     [
-        (["compare", "gpu:7"], "choose one of cpu"),
+        (["compare", "gpu:7"], "choose 'cpu', or a GPU"),
         (["compare", "--model", "gpt-9"], "tiny-15m, smol-135m"),
         (["compare", "--seconds", "0"], "seconds must be above 0"),
         (["compare", "--seconds", "nan"], "seconds must be above 0"),

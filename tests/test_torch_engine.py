@@ -1,5 +1,6 @@
 """The PyTorch engine on the CPU, held to transformers' golden logits and to the NumPy engine; `make test-torch`."""
 
+import contextlib
 import dataclasses
 
 import numpy as np
@@ -20,7 +21,8 @@ from wattwork.engines import PRESETS, SAMPLING, ModelConfig, RopeScaling, torch_
 from wattwork.engines.numpy_engine import NumPyEngine  # noqa: E402
 from wattwork.engines.philox import philox4x32  # noqa: E402
 from wattwork.engines.sampling import sample  # noqa: E402
-from wattwork.engines.torch_engine import BLOCK_SIZE, TorchEngine, bucket_columns, bucket_rows  # noqa: E402
+from wattwork.engines.torch_buckets import BLOCK_SIZE, bucket_columns, bucket_rows, buckets  # noqa: E402
+from wattwork.engines.torch_engine import TorchEngine  # noqa: E402
 from wattwork.engines.weights import tensors  # noqa: E402
 from wattwork.errors import InvalidInput  # noqa: E402
 from wattwork.scheduler import Sampling  # noqa: E402
@@ -338,6 +340,124 @@ def test_devices_that_are_not_here():
         TorchEngine("cuda:99")
 
 
+# ---- hashing on the same GPU
+
+
+class Told:
+    """A front that notes what it is told, and how many steps were enqueued by then."""
+
+    def __init__(self):
+        self.calls = []
+
+    def front_begin(self, stream):
+        self.calls.append(("begin", stream))
+
+    def front_end(self, stream):
+        self.calls.append(("end", stream))
+
+
+def test_the_front_is_told_of_each_step_and_only_while_it_is_set(engine, monkeypatch):
+    driver, told = Driver(loaded(engine, SMALL), SMALL), Told()
+    for name in ("_forward", "_ragged"):
+        real = getattr(engine, name)
+        monkeypatch.setattr(engine, name, lambda *a, real=real, name=name: (told.calls.append(name), real(*a))[1])
+    driver.step({0: [1, 2], 1: [3]})
+    assert told.calls == ["_ragged"]
+    for feeds, kind in (({0: [4], 1: [5]}, "_forward"), ({0: [6, 7]}, "_ragged")):
+        told.calls.clear()
+        engine.front = told
+        driver.step(feeds)
+        assert told.calls == [("begin", 0), kind, ("end", 0)]
+        told.calls.clear()
+        engine.front = None
+        driver.step({1: [8]})
+        assert told.calls == ["_forward"]
+
+
+def test_the_front_ends_with_a_step_that_fails_and_with_the_one_it_began_with(engine, monkeypatch):
+    driver, told = Driver(loaded(engine, SMALL), SMALL), Told()
+    engine.front = told
+
+    def fails(*_):
+        engine.front = None  # as the device may in the middle of a step
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(engine, "_ragged", fails)
+    batch, out = driver.batch({0: [1, 2]})
+    with pytest.raises(RuntimeError, match="out of memory"):
+        engine.step(batch, out)
+    assert told.calls == [("begin", 0), ("end", 0)]
+    engine.front = told
+    engine.sync()  # nothing is pending
+    with pytest.raises(InvalidInput):
+        engine.step(dataclasses.replace(batch, tokens=batch.tokens + 1000), out)
+    assert len(told.calls) == 2  # a batch that is refused enqueues nothing
+
+
+class Stream:
+    cuda_stream = 7
+
+    def synchronize(self):
+        pass
+
+
+class Graph:
+    """What its capture computed stays as it is."""
+
+    def replay(self):
+        pass
+
+
+@pytest.fixture
+def captured(engine, monkeypatch):
+    """The buckets that were captured, and what the front was told, on an engine that takes the CPU for a GPU."""
+    notes, make = [], torch.empty
+
+    def capture(model, bucket):
+        notes.append((bucket.rows, bucket.columns))
+        engine._forward(model, bucket)
+        bucket.graph = Graph()
+
+    monkeypatch.setattr(engine, "stream", Stream())
+    monkeypatch.setattr(engine, "_working", contextlib.nullcontext)
+    monkeypatch.setattr(engine, "_capture", capture)
+    monkeypatch.setattr(torch, "empty", lambda *shape, pin_memory=False, **how: make(*shape, **how))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    return notes
+
+
+def test_a_capture_is_never_within_the_front(engine, captured):
+    """It waits for the whole GPU, hence for hashing that waits for the front's end."""
+    driver, engine.front = Driver(loaded(engine, SMALL), SMALL), Told()
+    engine.front.calls = captured
+    driver.step({0: [1]})
+    assert captured == [(1, 16), ("begin", 7), ("end", 7)]
+    driver.step({0: [2]})
+    assert captured[3:] == [("begin", 7), ("end", 7)]
+
+
+def test_warming_up_captures_every_bucket_the_largest_first(engine, captured):
+    driver = Driver(loaded(engine, SMALL), SMALL)
+    engine.warm_up(9, 64, 256)
+    assert captured == [(1, 16), (16, 16), (8, 16), (4, 16), (2, 16)]  # a chunk of one token is a step of the first
+    captured.clear()
+    driver.step({s: [s] for s in range(9)})
+    assert captured == []
+
+
+@pytest.mark.parametrize("blocks", [3, 40])
+def test_warmed_up_it_answers_as_ever(engine, blocks):
+    reference_tokens = Driver(reference(SMALL), SMALL).generate([1, 2, 3], 4)[0]
+    driver = Driver(loaded(engine, SMALL), SMALL, blocks=blocks)
+    engine.warm_up(8, 64, 256)
+    assert driver.generate([1, 2, 3], 4)[0] == reference_tokens
+
+
+def test_free_memory_is_a_number_of_bytes(engine):
+    assert 1 << 20 < engine.free_bytes() < 1 << 50
+
+
 # ---- buckets, and what a CUDA graph asks of a step
 
 
@@ -349,7 +469,16 @@ def test_buckets_hold_what_they_are_for(n, positions):
     assert bucket_columns(length) * BLOCK == length
 
 
+@given(n=st.integers(1, 256), positions=st.integers(1, 20000), within=st.tuples(st.floats(0, 1), st.floats(0, 1)))
+def test_all_buckets_are_listed(n, positions, within):
+    of = max(1, round(n * within[0])), max(1, round(positions * within[1]))
+    listed = buckets(n, positions)
+    assert (bucket_rows(of[0]), bucket_columns(of[1])) in listed
+    assert listed[-1] == (bucket_rows(n), bucket_columns(positions))
+
+
 def test_there_are_few_buckets():
+    assert len(buckets(256, 16384)) < 200
     assert len({bucket_columns(p) for p in range(1, 131073)}) < 36
 
 

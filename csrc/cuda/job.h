@@ -24,6 +24,7 @@ class WW_API GpuJob : public Back {
   void run(Team&, const YieldFlag& yield) override { run(yield, {}); }
   void run(const YieldFlag& yield, const std::function<bool()>& poll);
   uint64_t units() const override { return units_.load(std::memory_order_relaxed); }
+  bool one_caller() const override { return true; }
 
   std::vector<JobHit> take_hits();  // since the last call, in the order they came
   uint64_t hits_lost() const;       // only the last kHitsKept are kept

@@ -20,6 +20,8 @@ class WW_API Back {
   virtual void run(Team& team, const YieldFlag& yield) = 0;
   // Units (hashes) done so far; may be read from any thread while run() works.
   virtual uint64_t units() const = 0;
+  // Whether one thread in run() drives it all: a second one would only wait for the first.
+  virtual bool one_caller() const { return false; }
 };
 
 }  // namespace ww

@@ -3,7 +3,8 @@
 // While the scheduler has work it steps the engine; else it runs the back (hashing) until a request arrives; else it
 // sleeps. Callers meet the scheduler under a mutex that is never held while the engine or the back works, so that
 // submit() and cancel() answer at once. A submit raises the yield flag before it queues. In mode corun a second thread
-// runs the back all along, with workers that the loop's own team does without.
+// runs the back all along, with workers that the loop's own team does without; alone, if the back has use for one
+// caller only.
 #pragma once
 
 #include <functional>

@@ -77,6 +77,7 @@ struct Loop::Impl {
 
   // hashing.cpp
   bool may_hash() const { return back && mode != BackMode::off && back_share > 0 && !closing; }
+  bool may_hash_in_gaps() const { return may_hash() && !(n_beside && back->one_caller()); }
   void hash(std::unique_lock<std::mutex>& lock, Shift& shift, std::optional<Team>& team, int workers,
             int64_t until_ns = kNever);
   bool rest(std::unique_lock<std::mutex>& lock, Shift& shift, int64_t most_ns = kMostRestNs);

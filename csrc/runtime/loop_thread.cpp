@@ -47,7 +47,7 @@ void Loop::Impl::main() {
     try {
       if (arrange(lock, team)) continue;
       if (core.has_work()) step(lock, team);
-      else if (!may_hash()) idle(lock, team);
+      else if (!may_hash_in_gaps()) idle(lock, team);
       else if (!give_way(lock) && !rest(lock, gap)) hash(lock, gap, team, threads - n_beside);
     } catch (const std::exception& error) {
       if (!lock.owns_lock()) lock.lock();
@@ -100,7 +100,7 @@ void Loop::Impl::hold(std::unique_lock<std::mutex>& lock, std::optional<Team>& t
   if (!core.has_work()) return;  // all timed out
   const int64_t end_ns = core.next_wakeup_ns(), left_ns = end_ns - now_ns();
   if (left_ns <= 0) return;
-  if (left_ns >= kHoldWorthNs && may_hash()) {
+  if (left_ns >= kHoldWorthNs && may_hash_in_gaps()) {
     if (!rest(lock, gap, left_ns)) hash(lock, gap, team, threads - n_beside, end_ns - kLeadNs);
   } else {
     work.wait_for(lock, std::chrono::nanoseconds(left_ns));

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from wattwork import defaults
-from wattwork.engines.base import CPU_MODELS
+from wattwork.engines.base import CPU_MODELS, PRESETS
 from wattwork.errors import WattworkError
 from wattwork.outfile import check_writable
 
@@ -64,16 +64,20 @@ def _parser() -> argparse.ArgumentParser:
         "switches cost.",
     )
     compare.add_argument(
-        "device", nargs="?", default=defaults.DEVICE, metavar="DEVICE", help="what to measure (default: %(default)s)"
+        "device",
+        nargs="?",
+        default=defaults.DEVICE,
+        metavar="DEVICE",
+        help="cpu, or a GPU that `wattwork devices` lists (default: %(default)s)",
     )
     option = compare.add_argument
     shown = "(default: %(default)g)"
     option("--seconds", type=float, metavar="N", default=defaults.SECONDS, help=f"length of each window {shown}")
-    models = f"one of {', '.join(CPU_MODELS)} (default: %(default)s)"
+    models = f"one of {', '.join(CPU_MODELS)}, on a GPU of {', '.join(PRESETS)} (default: %(default)s)"
     option("--model", metavar="NAME", default=defaults.MODEL, help=models)
     load = f"share of the engine's prompt capacity that the trace offers {shown}"
     option("--load", type=float, metavar="L", default=defaults.LOAD, help=load)
-    option("--threads", type=int, metavar="N", help="workers (default: the CPUs this process may use)")
+    option("--threads", type=int, metavar="N", help="workers of the CPU (default: the CPUs this process may use)")
     option("--watts", type=float, metavar="W", help="your own reading of the device's power, in watts")
     option("--json", type=Path, metavar="FILE", help="write the report there, too ('-': to standard output)")
     option("--quiet", action="store_true", help="show neither progress nor tables")

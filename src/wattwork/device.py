@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from wattwork import cuda
+from wattwork.bounds import gpu_engine, scheduler_config, suited
 from wattwork.errors import InvalidInput
 from wattwork.latency import latency_of, yields_of
 from wattwork.load import OfflineLoad, Tick, run_trace, wait_until
@@ -21,34 +21,34 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from wattwork.engines import ModelConfig, StepEngine
+    from wattwork.engines import Front, ModelConfig, StepEngine
     from wattwork.job import Job
     from wattwork.trace import SizedTrace, Trace
 
 FRONT_MODES: tuple[Mode, ...] = ("infer", "mixed")  # inference is served
 BACK_MODES: tuple[Mode, ...] = ("hash", "mixed")  # hashing takes what time is left
 
-# Bounds of a CPU's batches: past 32 sequences a core gains little, and a chunk of 512 prompt tokens keeps the other
-# sequences' next token some tenths of a second away at most.
-MAX_NUM_SEQS, MAX_NUM_BATCHED_TOKENS = 32, 512
-# Memory for keys and values: room for most batches, and no more than a quarter of the machine's.
-KV_BUDGET_BYTES = 1 << 30
+__all__ = ["BACK_MODES", "FRONT_MODES", "MODES", "Device", "scheduler_config"]
 
 
 class Device:
     """One device: idle, hashing, inferring, or both with inference in front.
 
-    `name`: "cpu", or a GPU: "cuda:0" is the first. `threads`: workers, for hashing and inference alike (default: the
-    CPUs this process may use; an engine made with fewer uses fewer). `meter`: where the joules come from (default
-    `Meter("auto")`). Use it as a context manager, or `close()` it. DeviceError where the GPU is not here or fails.
+    `name`: "cpu", or a GPU: "cuda:0" is the first. `threads`: workers of a CPU, for hashing and inference alike
+    (default: the CPUs this process may use; an engine made with fewer uses fewer); a GPU takes none. `meter`: where the
+    joules come from (default `Meter("auto")`). Use it as a context manager, or `close()` it. DeviceError where the GPU
+    is not here or fails.
+
+    On a CPU hashing fills the time in which no step runs. On a GPU it works all along, and the stream of the engine's
+    kernels sends it away just before them and lets it come back after them, without a trip through the CPU.
     """
 
     def __init__(self, name: str = "cpu", *, threads: int | None = None, meter: Meter | None = None) -> None:
         if name != "cpu":
-            cuda.gpu(name)  # or it raises
+            cuda.gpu(name, threads=threads)  # or it raises
         self.name, self.kind = name, name.partition(":")[0]
         self.meter = meter or Meter("auto", device=name)
-        self.threads = check_threads(threads) or default_threads()
+        self.threads = suited(name).threads or check_threads(threads) or default_threads()
         self._mode: Mode = "idle"
         self._job: Job | None = None
         self._engine: StepEngine | None = None
@@ -78,7 +78,8 @@ class Device:
     ) -> Self:
         """Bind exactly these: what the back hashes, the loaded engine, the trace `run` plays (None: flat out).
 
-        Job and trace may change in any mode that does not use them; another engine only while the device is idle.
+        Job and trace may change in any mode that does not use them; another engine only while the device is idle. A
+        GPU's engine, a `wattwork.engines.GpuEngine`, meets every kind of step here: that may take a minute.
         """
         if engine is not self._engine and self._mode != "idle":
             raise InvalidInput(f"the device is in mode {self._mode!r}; switch('idle') before binding another engine.")
@@ -92,7 +93,8 @@ class Device:
         if engine is not self._engine or self._scheduler is None:
             if self._scheduler is not None:
                 self._scheduler.close()
-            self._scheduler, self._offline = _scheduler_for(engine, self.threads), None
+            self._scheduler = self._offline = self._job = self._engine = self._trace = None
+            self._scheduler = _scheduler_for(engine, self.name, self.threads)
         self._job, self._engine, self._trace = job, engine, trace
         return self
 
@@ -119,6 +121,7 @@ class Device:
         if had_front and not front:
             self._stop_offline()
             self.scheduler.drain()
+        self._fence(front and back)
         command_s = time.perf_counter() - start_s
         first_unit_s = None
         if back and not had_back:
@@ -137,6 +140,11 @@ class Device:
             raise InvalidInput(f"mode {mode!r} needs a job to hash; bind(job=Job(work)) first.")
         if mode in FRONT_MODES and self._engine is None:
             raise InvalidInput(f"mode {mode!r} needs an engine; bind(engine=make_engine('tiny-15m')) first.")
+
+    def _fence(self, both: bool) -> None:
+        """Whether the engine's stream sends the job away: on a GPU, where both work."""
+        if self.kind == "cuda" and self._engine is not None:
+            gpu_engine(self._engine).front = cast("Front", self._job) if both else None
 
     def _start_back(self) -> None:
         assert self._job is not None
@@ -203,6 +211,7 @@ class Device:
         """Stop everything; requests in flight end as cancelled. The engine is the caller's, and stays open."""
         if self._scheduler is not None:
             self._scheduler.close()
+        self._fence(False)
         self._scheduler, self._mode = None, "idle"
         self._job = self._engine = self._trace = self._offline = None
         self.meter.close()
@@ -263,26 +272,11 @@ def _write_trace(result: PhaseResult, trace: Trace | SizedTrace, handles: list[H
     result.latency = latency_of([handle.timing for handle in handles])
 
 
-def _scheduler_for(engine: StepEngine | None, threads: int) -> Scheduler:
-    if engine is None:
-        return Scheduler(SchedulerConfig(), None, threads=threads)
-    return Scheduler(scheduler_config(engine), engine, threads=threads)
-
-
-def scheduler_config(engine: StepEngine) -> SchedulerConfig:
-    """Bounds that suit a CPU's engine, with as many KV blocks as its memory allows, which are allocated here."""
-    blocks = engine.alloc_kv(min(KV_BUDGET_BYTES, _memory_bytes() // 4))
-    return SchedulerConfig(
-        max_num_seqs=min(MAX_NUM_SEQS, engine.caps.max_seqs),
-        max_num_batched_tokens=min(MAX_NUM_BATCHED_TOKENS, engine.caps.max_tokens),
-        block_size=engine.caps.block_size,
-        num_blocks=blocks,
-        max_model_len=engine.caps.max_len,
-    )
-
-
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def _scheduler_for(engine: StepEngine | None, device: str, threads: int) -> Scheduler:
+    config = SchedulerConfig() if engine is None else scheduler_config(engine)
+    if engine is not None and device != "cpu":
+        gpu_engine(engine).warm_up(config.max_num_seqs, config.max_num_batched_tokens, config.max_model_len)
+    return Scheduler(config, engine, threads=threads, back_mode=suited(device).back_mode)
 
 
 def _plain(trace: Trace | SizedTrace) -> Trace:

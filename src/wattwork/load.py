@@ -45,8 +45,9 @@ class OfflineLoad:
     def __init__(self, scheduler: Scheduler, model: ModelConfig) -> None:
         self._scheduler = scheduler
         self._vocab = model.vocab
-        self._prompt_tokens = min(OFFLINE_PROMPT_TOKENS, model.context // 2)
-        self._output_tokens = min(OFFLINE_OUTPUT_TOKENS, model.context - self._prompt_tokens)
+        longest = scheduler.config.max_model_len
+        self._prompt_tokens = min(OFFLINE_PROMPT_TOKENS, longest // 2)
+        self._output_tokens = min(OFFLINE_OUTPUT_TOKENS, longest - self._prompt_tokens)
         self._sent = 0
         self._running: list[Handle] = []
 

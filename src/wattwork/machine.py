@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+from dataclasses import asdict
 from pathlib import Path
 
-from wattwork.errors import InvalidInput
+from wattwork.errors import DeviceError, InvalidInput, MeterError
 
 MAX_THREADS = 1024  # more than any machine's processors: past that it is a mistake, and would exhaust the process
 
@@ -59,10 +60,13 @@ def check_threads(threads: int | None) -> int | None:
 
 
 def describe_device(device: str = "cpu", *, isa: str | None = None, threads: int | None = None) -> dict[str, object]:
-    """A report's `device`. `isa` and `threads` are those the run used; unknown is None."""
-    return {
+    """A report's `device`. `isa` and `threads` are those the run used; unknown is None.
+
+    The processor is the one the process runs on, also where the device is a GPU, which is described beside it.
+    """
+    described: dict[str, object] = {
         "id": device,
-        "name": cpu_name() if device == "cpu" else None,
+        "name": cpu_name(),
         "kind": device.partition(":")[0],
         "architecture": platform.machine() or None,
         "cores": usable_cores(),
@@ -71,6 +75,24 @@ def describe_device(device: str = "cpu", *, isa: str | None = None, threads: int
         "isa": isa,
         "system": f"{platform.system()} {platform.release()}",
     }
+    return described if device == "cpu" else described | _describe_gpu(device)
+
+
+def _describe_gpu(device: str) -> dict[str, object]:
+    """Its name in the processor's place, and how it stands just now, as far as driver and NVML tell."""
+    from wattwork.cuda import gpus
+    from wattwork.meters.nvml import Gpu, GpuState
+
+    try:
+        gpu = gpus()[int(device.partition(":")[2])]
+        card: dict[str, object] = {"name": gpu.name, "sms": gpu.sms, "memory_bytes": gpu.memory_bytes}
+    except (DeviceError, IndexError):
+        card = {"name": None, "sms": None, "memory_bytes": None}
+    try:
+        state = Gpu(device).state()
+    except MeterError:
+        state = GpuState(None, None, None, None)
+    return {"processor": cpu_name(), **card, **asdict(state)}
 
 
 def describe_versions() -> dict[str, object]:

@@ -12,7 +12,7 @@ from wattwork._search import search
 from wattwork.data import MAINNET_HEIGHTS, mainnet_header
 from wattwork.device import Device
 from wattwork.engines import make_engine, preset
-from wattwork.errors import InvalidInput, WattworkError
+from wattwork.errors import WattworkError
 from wattwork.job import Job
 from wattwork.load import check_window
 from wattwork.machine import describe_device, describe_versions
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 # Told as the work goes: the step, and how far along it is from 0 to 1 (None: no telling).
 Progress = Callable[[str, float | None], None]
 
-DEVICES = ("cpu",)  # that can do all of it
 PROOF_REACH = 20_000  # nonces searched on either side of the true one
 WARM_UP_S = 0.5  # flat out before a window: caches, clocks
 MOST_WARM_UP_S = 30.0  # however long the first batch takes
@@ -46,24 +45,24 @@ def compare(
 ) -> Report:
     """Idle, hash, infer offline, infer on a trace, and mixed, each metered for about `seconds`; and every switch.
 
-    `model`: a preset's name (dummy weights). `threads`: workers (None: the CPUs this process may use). `watts`: the
-    operator's own reading, in place of a meter. `load`: share of the engine's prompt capacity that the trace offers.
-    A window with a trace lasts until its last request has ended. InvalidInput names an argument that cannot be.
+    `name`: "cpu", or a GPU: "cuda:0" is the first. `model`: a preset's name (dummy weights). `threads`: workers of a
+    CPU (None: those this process may use). `watts`: the operator's own reading, in place of a meter. `load`: share of
+    the engine's prompt capacity that the trace offers. A window with a trace lasts until its last request has ended.
+    InvalidInput names an argument that cannot be; DeviceError and MeterError say what is not here.
     """
     check_window(seconds, load)
-    if name not in DEVICES:
-        raise InvalidInput(f"compare does not measure {name!r} yet; choose one of {', '.join(DEVICES)}.")
     config = preset(model)
-    with Device(name, threads=threads, meter=Meter("auto", device=name, watts=watts)) as device:
+    with Device(name, threads=threads, meter=None if watts is None else Meter(device=name, watts=watts)) as device:
         progress("proof: a known nonce, found again", None)
-        report = Report(proof=prove(threads=threads))
+        report = Report(proof=prove(threads=threads, device=name))
         progress(f"loading {model}", None)
-        engine = make_engine(config, threads=threads)
-        job = Job(Work.from_header(mainnet_header(MAINNET_HEIGHTS[-1])))
+        engine = make_engine(config, threads=threads, device=name)
+        job = Job(Work.from_header(mainnet_header(MAINNET_HEIGHTS[-1])), device=name)
         report.device = describe_device(name, isa=job.isa, threads=device.threads) | {"model": model}
         report.versions = describe_versions()
         run = _Run(device, report, seconds, progress)
         device.bind(job, engine)
+        longest = device.scheduler.config.max_model_len
 
         run.window("idle")
         run.switch("hash")
@@ -72,7 +71,7 @@ def compare(
         trace = packaged_trace()  # solo: before the offline window, whose unfinished requests go on running
         capacity_tok_s = solo_capacity_tok_s(device, trace, config, run.ticker("infer, capacity", CAPACITY_S))
         run.window("infer, offline", warm_up=True)
-        sized = size_trace(trace, capacity_tok_s=capacity_tok_s, window_s=seconds, context=config.context, load=load)
+        sized = size_trace(trace, capacity_tok_s=capacity_tok_s, window_s=seconds, context=longest, load=load)
         device.bind(job, engine, sized)
         run.window("infer, trace")
         run.switch("mixed")
@@ -85,7 +84,7 @@ def compare(
     return report
 
 
-def prove(height: int = MAINNET_HEIGHTS[-1], *, threads: int | None = None) -> Proof:
+def prove(height: int = MAINNET_HEIGHTS[-1], *, threads: int | None = None, device: str = "cpu") -> Proof:
     """Search around a mainnet block's true nonce: exactly that nonce must be found, and `hashlib` must agree.
 
     WattworkError if not: then nothing that this build measures is worth anything.
@@ -94,19 +93,19 @@ def prove(height: int = MAINNET_HEIGHTS[-1], *, threads: int | None = None) -> P
     true_nonce = int.from_bytes(header[76:80], "little")
     first = max(0, true_nonce - PROOF_REACH)
     count = min(true_nonce + PROOF_REACH + 1, 2**32) - first
-    result = search(Work.from_header(header), first, count, threads=threads)
+    result = search(Work.from_header(header), first, count, threads=threads, device=device)
     digest = hashlib.sha256(hashlib.sha256(header).digest()).digest()
     if [(hit.nonce, hit.hash) for hit in result.hits] != [(true_nonce, digest)] or result.hashes != count:
         raise WattworkError(
             f"the search ({result.isa}) did not find exactly the nonce of block {height}: this build is broken; "
-            "report it with your processor and compiler."
+            "report it with your processor or GPU, and compiler."
         )
     return Proof(header.hex(), true_nonce, digest.hex())
 
 
 def solo_capacity_tok_s(device: Device, trace: Trace, model: ModelConfig, tick: Callable[[], None]) -> float:
     """The engine's solo capacity in prompt tok/s: the trace's own prompts, one after another, nothing behind."""
-    lengths = fit_to_context(trace, model.context)[0].prompt_tokens
+    lengths = fit_to_context(trace, device.scheduler.config.max_model_len)[0].prompt_tokens
     device.submit(prompt_token_ids(1, 0, 16, model.vocab), max_tokens=1).result()
     start_s, done, i = time.perf_counter(), 0, 0
     while (spent_s := time.perf_counter() - start_s) < CAPACITY_S:

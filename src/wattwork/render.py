@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -65,14 +65,23 @@ def print_devices(console: Console) -> None:
 def _gpus() -> list[tuple[str, str]]:
     """Names and descriptions; or in one line why there are none."""
     from wattwork.cuda import gpus
+    from wattwork.machine import describe_device
 
     try:
-        return [
-            (f"cuda:{i}", f"{gpu.name} ({gpu.isa}), {gpu.sms} SMs, {gpu.memory_bytes / 2**30:.1f} GiB")
-            for i, gpu in enumerate(gpus())
-        ]
+        rows = []
+        for i, gpu in enumerate(gpus()):
+            what = f"{gpu.name} ({gpu.isa}), {gpu.sms} SMs, {gpu.memory_bytes / 2**30:.1f} GiB"
+            state = gpu_state(describe_device(f"cuda:{i}"))
+            rows.append((f"cuda:{i}", f"{what}; {state}" if state else what))
+        return rows
     except DeviceError as error:
         return [("cuda", str(error))]
+
+
+def gpu_state(device: dict[str, Any]) -> str:
+    """A GPU's clock, temperature and power limit, of a report's `device`; empty where they are not known."""
+    units = {"sm_mhz": "{} MHz", "celsius": "{} °C", "power_limit_w": "limit {:g} W"}
+    return ", ".join(text.format(device[key]) for key, text in units.items() if device.get(key) is not None)
 
 
 def notes(report: Report) -> list[str]:
@@ -106,7 +115,8 @@ def label(phase: PhaseResult) -> str:
 
 def _headline(report: Report) -> str:
     device = report.device
-    parts = (device.get("name"), f"{device.get('threads_used')} thread(s)", device.get("isa"), device.get("model"))
+    threads = f"{device.get('threads_used')} thread(s)" if device.get("kind") == "cpu" else None
+    parts = (device.get("name"), threads, device.get("isa"), gpu_state(device), device.get("model"))
     return f"wattwork compare: {', '.join(str(part) for part in parts if part)}"
 
 

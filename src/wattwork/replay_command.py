@@ -176,13 +176,14 @@ def _simulated(args: argparse.Namespace, trace: Trace, seconds: float, slo: SLO,
 
 def _config(args: argparse.Namespace) -> SchedulerConfig:
     """Bounds as given, else as `Device` has them; and KV blocks for as many sequences of full length."""
-    from wattwork.device import MAX_NUM_BATCHED_TOKENS, MAX_NUM_SEQS
+    from wattwork.bounds import suited
 
-    seqs = _given(args.max_num_seqs, MAX_NUM_SEQS)
+    cpu = suited("cpu")
+    seqs = _given(args.max_num_seqs, cpu.max_num_seqs)
     length = _given(args.max_model_len, preset(args.model).context)
     return SchedulerConfig(
         max_num_seqs=seqs,
-        max_num_batched_tokens=_given(args.max_num_batched_tokens, max(seqs, MAX_NUM_BATCHED_TOKENS)),
+        max_num_batched_tokens=_given(args.max_num_batched_tokens, max(seqs, cpu.max_num_batched_tokens)),
         max_num_queued_reqs=2**31 - 1,
         max_num_queued_tokens=2**31 - 1,
         block_size=BLOCK_SIZE,

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wattwork.device import Device, scheduler_config
+from wattwork.bounds import scheduler_config
+from wattwork.device import Device
 from wattwork.engines import make_engine, preset
 from wattwork.job import Job
 from wattwork.latency import Yields, yields_of

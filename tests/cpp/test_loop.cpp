@@ -60,6 +60,7 @@ struct CountingBack : Back {
   std::vector<uint8_t> marks = std::vector<uint8_t>(kUnits);
   std::atomic<uint64_t> next{0}, done{0};
   std::atomic<int> inside{0}, most_inside{1};
+  bool alone = false;
 
   void run(Team& team, const YieldFlag& yield) override {
     CHECK(inside.fetch_add(1) < most_inside);
@@ -75,6 +76,7 @@ struct CountingBack : Back {
     inside.fetch_sub(1);
   }
   uint64_t units() const override { return done.load(); }
+  bool one_caller() const override { return alone; }
   void verify() const {
     CHECK(inside == 0 && next == done && done > 0);
     for (uint64_t i = 0; i < kUnits; ++i) CHECK(marks[i] == (i < next ? 1 : 0));
@@ -403,13 +405,37 @@ void corun_beside_a_blocked_engine() {
   b->verify();
 }
 
+// A back with use for one caller, in corun: it goes on beside requests, and never gives way to one.
+void corun_alone() {
+  CountingEngine engine;
+  const LoopEngine face = engine.face();
+  auto back = std::make_shared<CountingBack>();
+  back->alone = true;
+  {
+    Loop loop(kConfig, &face, 2, {}, BackMode::corun, 1);
+    loop.set_back(back);
+    for (int i = 0; i < 100; ++i) {
+      CHECK(submit(loop, 3, 3) > 0);
+      const uint64_t before = back->units();
+      wait_until([&] { return loop.wait_idle(1000) && back->units() > before; });
+    }
+    CHECK(loop.stats().yields == 0 && loop.stats().back_runs == 1);
+    loop.set_back_mode(BackMode::gap);
+    wait_until([&] { return loop.stats().back_runs == 2; });
+    CHECK(submit(loop, 3, 3) > 0);
+    wait_until([&] { return loop.stats().yields > 0; });
+  }
+  back->verify();
+}
+
 // Requests, backs, modes and shares change hands at once: no unit is lost or repeated, and never are more workers awake
-// than threads.
-void storm_of_modes() {
+// than threads. A back with use for one caller has no more than one.
+void storm_of_modes(bool alone) {
   CountingEngine engine;
   const LoopEngine face = engine.face();
   auto a = std::make_shared<CountingBack>(), b = std::make_shared<CountingBack>();
-  a->most_inside = b->most_inside = 2;
+  a->most_inside = b->most_inside = alone ? 1 : 2;
+  a->alone = b->alone = alone;
   most_awake = 0;
   {
     Loop loop(kConfig, &face, 4, {}, BackMode::corun, 2);
@@ -621,7 +647,9 @@ int main() {
   delays();
   hashing_in_a_delay();
   corun_beside_a_blocked_engine();
-  storm_of_modes();
+  corun_alone();
+  storm_of_modes(false);
+  storm_of_modes(true);
   slow_front();
   wrong_modes_and_shares();
   a_back_that_throws_beside();

@@ -1,7 +1,19 @@
 """Inference engines: what one is (`base`), in NumPy (`numpy_engine`), in the native core (`cpu_engine`), and in
 PyTorch for GPUs (`torch_engine`)."""
 
-from wattwork.engines.base import PRESETS, SAMPLING, Batch, Caps, ModelConfig, Out, RopeScaling, StepEngine, preset
+from wattwork.engines.base import (
+    PRESETS,
+    SAMPLING,
+    Batch,
+    Caps,
+    Front,
+    GpuEngine,
+    ModelConfig,
+    Out,
+    RopeScaling,
+    StepEngine,
+    preset,
+)
 from wattwork.errors import InvalidInput
 
 __all__ = [
@@ -9,6 +21,8 @@ __all__ = [
     "SAMPLING",
     "Batch",
     "Caps",
+    "Front",
+    "GpuEngine",
     "ModelConfig",
     "Out",
     "RopeScaling",

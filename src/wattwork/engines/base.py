@@ -189,3 +189,26 @@ class StepEngine(Protocol):
 
     def close(self) -> None:
         """Give everything back."""
+
+
+class Front(Protocol):
+    """What keeps hashing away from a GPU's inference: a `wattwork.Job` on that GPU. Any thread may call it."""
+
+    def front_begin(self, stream: int) -> None:
+        """Enqueue in that CUDA stream (a CUstream as a number): hashing, leave."""
+
+    def front_end(self, stream: int) -> None:
+        """Enqueue there: hashing may come back."""
+
+
+class GpuEngine(StepEngine, Protocol):
+    """A StepEngine on a GPU that also hashes."""
+
+    front: Front | None  # told before a step's first kernel is enqueued, and after its last; None: nobody is to know
+
+    def free_bytes(self) -> int:
+        """Memory of the GPU that nobody holds, in bytes."""
+
+    def warm_up(self, max_num_seqs: int, max_num_batched_tokens: int, max_model_len: int) -> None:
+        """Meet every kind of step within these bounds of a scheduler, so that none is slow when it first matters. The
+        KV cache, which is there, may hold anything afterwards."""

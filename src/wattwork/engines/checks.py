@@ -74,32 +74,61 @@ def check_batch(config: ModelConfig, caps: Caps, n_blocks: int, batch: Batch, ou
         ((batch.tokens >= 0) & (batch.tokens < config.vocab)).all(),
         f"token ids must be below the vocabulary's {config.vocab}.",
     )
-    for i in range(b):
-        _check_sequence(config, block, n_blocks, batch, i)
+    _check_sequences(config, block, n_blocks, batch)
     _need(len(np.unique(batch.slot_map)) == t, "two tokens of the step go to the same slot.")
 
 
-def _check_sequence(config: ModelConfig, block: int, n_blocks: int, batch: Batch, i: int) -> None:
-    first, stop, context = int(batch.q_start[i]), int(batch.q_start[i + 1]), int(batch.ctx_len[i])
-    total, row, at = context + stop - first, batch.block_table[i], f"sequence {i}: "
-    _need(
-        context >= 0 and total <= config.context,
-        f"{at}ctx_len plus its tokens must be within the model's context of {config.context}.",
-    )
-    if batch.sampling is not None:
-        s = batch.sampling[i]
-        _need(
-            0 <= s["temperature"] < np.inf
-            and 0 < s["top_p"] <= 1
-            and s["top_k"] >= 0
-            and 0 < s["repetition_penalty"] < np.inf,
-            f"{at}sampling needs temperature >= 0, 0 < top_p <= 1, top_k >= 0 and repetition_penalty > 0.",
-        )
+def _check_sequences(config: ModelConfig, block: int, n_blocks: int, batch: Batch) -> None:
+    """All sequences at once; of the first that is wrong, what is wrong first is said."""
+    table, context = batch.block_table, batch.ctx_len.astype(np.int64)
+    lengths, columns = np.diff(batch.q_start), np.arange(table.shape[1])
+    total = context + lengths
     used = -(-total // block)
-    _need(used <= len(row), f"{at}block_table has too few columns for its positions.")
-    _need(((row[:used] >= 0) & (row[:used] < n_blocks)).all(), f"{at}block_table must hold block ids below {n_blocks}.")
-    positions = np.arange(context, total)
-    _need(
-        (batch.slot_map[first:stop] == row[positions // block] * block + positions % block).all(),
-        f"{at}slot_map must be block * {block} + offset of the token's position in block_table.",
-    )
+    checks = [
+        (
+            (context >= 0) & (total <= config.context),
+            f"ctx_len plus its tokens must be within the model's context of {config.context}.",
+        ),
+        (
+            _samplings_good(batch),
+            "sampling needs temperature >= 0, 0 < top_p <= 1, top_k >= 0 and repetition_penalty > 0.",
+        ),
+        (used <= len(columns), "block_table has too few columns for its positions."),
+        (
+            (((table >= 0) & (table < n_blocks)) | (columns >= used[:, None])).all(axis=1),
+            f"block_table must hold block ids below {n_blocks}.",
+        ),
+        (
+            _slots_right(batch, block),
+            f"slot_map must be block * {block} + offset of the token's position in block_table.",
+        ),
+    ]
+    wrong = ~np.stack([np.broadcast_to(right, len(context)) for right, _ in checks])
+    if wrong.any():
+        i = int(wrong.any(axis=0).argmax())
+        raise InvalidInput(f"sequence {i}: {checks[int(wrong[:, i].argmax())][1]}")
+
+
+def _samplings_good(batch: Batch) -> NDArray[np.bool] | np.bool:
+    """[B], or one for all."""
+    s = batch.sampling
+    if s is None:
+        return np.True_
+    temperature, penalty = s["temperature"], s["repetition_penalty"]
+    top_p_good = (s["top_p"] > 0) & (s["top_p"] <= 1)
+    good: NDArray[np.bool] = (temperature >= 0) & (temperature < np.inf) & (penalty > 0) & (penalty < np.inf)
+    return good & top_p_good & (s["top_k"] >= 0)
+
+
+def _slots_right(batch: Batch, block: int) -> NDArray[np.bool] | np.bool:
+    """[B], or one for all: whether the sequence's tokens go where its table says. Columns it has not count as its last:
+    that they are missing is said before."""
+    table, lengths = batch.block_table, np.diff(batch.q_start)
+    if table.shape[1] == 0:
+        return np.False_
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    positions = np.arange(len(rows)) + (batch.ctx_len - batch.q_start[:-1])[rows]
+    column, offset = np.divmod(positions, block)
+    slots = table[rows, column.clip(0, table.shape[1] - 1)].astype(np.int64) * block + offset
+    right: NDArray[np.bool] = np.logical_and.reduceat(batch.slot_map == slots, batch.q_start[:-1])
+    return right

@@ -7,11 +7,16 @@ token together and for each chunk of prompt by itself. The CPU runs the same cod
 
 A step returns when it is enqueued; `sync()` waits for it and writes `out`. Greedy tokens are chosen on the device;
 for sampled ones the logits are fetched and drawn from as the other engines do (`wattwork.engines.sampling`).
+
+Where hashing works on the same GPU, `front` is told before a step's kernels and after them, in their stream. A capture
+is never between the two: it waits for the whole GPU, and so for hashing that waits for the step.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,27 +25,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wattwork.engines.base import Batch, Caps, ModelConfig, Out
+from wattwork.engines.base import Batch, Caps, Front, ModelConfig, Out
 from wattwork.engines.checks import check_batch, check_types
 from wattwork.engines.sampling import sample
+from wattwork.engines.torch_buckets import BLOCK_SIZE, Bucket, bucket_columns, bucket_rows, buckets
 from wattwork.engines.torch_model import DTYPES, TorchModel, attend_chunk, attend_rows, bias_of, slots_of
 from wattwork.errors import InvalidInput
 
-BLOCK_SIZE = 16
 MAX_SEQS, MAX_TOKENS = 256, 8192
-SHORTEST = 256  # positions of the smallest bucket
-
-
-def bucket_rows(n: int) -> int:
-    """Sequences of the bucket for n: the next power of two."""
-    return 1 << (n - 1).bit_length()
-
-
-def bucket_columns(positions: int) -> int:
-    """KV blocks of the bucket for so many positions: steps of a quarter of the power of two below, so that beyond
-    1024 positions at most a fifth of what is read is padding, and there are few graphs."""
-    step = max(SHORTEST, (1 << (positions.bit_length() - 1)) // 4)
-    return -(-positions // step) * step // BLOCK_SIZE
 
 
 @dataclass(slots=True)
@@ -54,39 +46,12 @@ class _Pending:
     logits: Tensor
 
 
-class _Bucket:
-    """A decode step's static inputs, one memory for all: tokens, positions and slots [rows], table [rows, columns]."""
-
-    def __init__(self, rows: int, columns: int, device: torch.device) -> None:
-        self.rows, self.columns = rows, columns
-        self.host = torch.zeros(rows * (3 + columns), dtype=torch.int32, pin_memory=device.type == "cuda")
-        self.inputs = torch.zeros_like(self.host, device=device)
-        self.graph: Any = None
-        self.ids = self.logits = torch.empty(0)
-
-    def fill(self, batch: Batch) -> None:
-        """Take the batch; a row that it does not have repeats the first, and so writes what that writes."""
-        n, host = len(batch.tokens), self.host.numpy()
-        rows, table = host[: 3 * self.rows].reshape(3, -1), host[3 * self.rows :].reshape(self.rows, -1)
-        width = min(self.columns, batch.block_table.shape[1])
-        rows[:, :n] = batch.tokens, batch.ctx_len, batch.slot_map
-        table[:n, :width] = np.maximum(batch.block_table[:, :width], 0)
-        table[:n, width:] = 0
-        rows[:, n:], table[n:] = rows[:, :1], table[:1]
-        self.inputs.copy_(self.host, non_blocking=True)
-
-    def read(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """tokens, positions, slots and table, i64 on the device."""
-        inputs = self.inputs.long()
-        tokens, positions, slots = inputs[: 3 * self.rows].view(3, -1)
-        return tokens, positions, slots, inputs[3 * self.rows :].view(self.rows, -1)
-
-
 class TorchEngine:
     """A StepEngine in PyTorch. `device`: "cpu" or "cuda:<n>"; dtype "f32" or "bf16".
 
     Bad batches raise InvalidInput. Weights load as in `wattwork.engines.weights`, dummy ones are made on the device.
-    `stream` is where a GPU's work goes: a CUDA stream of the highest priority, None on the CPU.
+    `stream` is where a GPU's work goes: a CUDA stream of the highest priority, None on the CPU. `front`: who is told of
+    each step, as `GpuEngine` says.
     """
 
     config: ModelConfig  # from load() on
@@ -95,13 +60,14 @@ class TorchEngine:
         self.device = _device(device)
         on_gpu = self.device.type == "cuda"
         self.stream: Any = torch.cuda.Stream(self.device, priority=-1) if on_gpu else None
+        self.front: Front | None = None
         self._done: Any = torch.cuda.Event() if on_gpu else None
         self.caps = self._caps(0, "f32")
         self._model: TorchModel | None = None
         self._kv: list[Tensor] = []  # a layer's cache each
         self._blocks = 0
         self._token = np.zeros(0, np.int32)  # of each slot: what sampling looks back at
-        self._buckets: dict[tuple[int, int], _Bucket] = {}
+        self._buckets: dict[tuple[int, int], Bucket] = {}
         self._pool: Any = None  # of the graphs: one runs at a time, so all may use the same memory
         self._pending: _Pending | None = None
 
@@ -150,6 +116,37 @@ class TorchEngine:
         self._token = np.zeros(self._blocks * BLOCK_SIZE, np.int32)
         self._pool = None if self.stream is None else torch.cuda.graph_pool_handle()
 
+    def free_bytes(self) -> int:
+        """Memory that nobody holds, in bytes: the GPU's, or the machine's."""
+        if self.stream is None:
+            return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+        torch.cuda.empty_cache()
+        return int(torch.cuda.mem_get_info(self.device)[0])
+
+    def warm_up(self, max_num_seqs: int, max_num_batched_tokens: int, max_model_len: int) -> None:
+        """Capture the graph of every bucket within these bounds, and run chunks of prompt of every power of two. The KV
+        cache may hold anything afterwards. InvalidInput where there is none."""
+        most = min(max_num_batched_tokens, max_model_len, self._blocks * BLOCK_SIZE)
+        for n in (1 << i for i in range(most.bit_length())):
+            self._run_chunk(n)
+        if self.stream is None:
+            return  # no graphs
+        with torch.inference_mode(), self._working():
+            # The largest first: the others find room in what its graph has taken.
+            for shape in reversed(buckets(max_num_seqs, max_model_len)):
+                bucket = self._bucket_of(*shape)
+                if bucket.graph is None:
+                    self._capture(self._loaded, bucket)
+            self.stream.synchronize()
+
+    def _run_chunk(self, n: int) -> None:
+        at = np.arange(n, dtype=np.int32)
+        table = np.arange(-(-n // BLOCK_SIZE), dtype=np.int32)[None]
+        first = np.array([0, n], np.int32), np.zeros(1, np.int32)
+        batch = Batch(at % self.config.vocab, *first, table, at, np.ones(1, np.uint8))
+        self.step(batch, Out(np.zeros(1, np.int32)))
+        self.sync()
+
     def close(self) -> None:
         """Give everything back."""
         self.suspend()
@@ -170,14 +167,29 @@ class TorchEngine:
         check_batch(self.config, self.caps, self._blocks if self._kv else 0, batch, out)
         self.sync()
         self._token[batch.slot_map] = batch.tokens
+        decode = len(batch.tokens) == len(batch.ctx_len)
         with torch.inference_mode(), self._working():
-            decode = len(batch.tokens) == len(batch.ctx_len)
-            rows, logits, ids = self._decode(model, batch) if decode else self._ragged(model, batch)
-            fetched = torch.empty(ids.shape, dtype=ids.dtype, pin_memory=self.stream is not None)
-            fetched.copy_(ids, non_blocking=True)
-            if self._done is not None:
-                self._done.record()
+            bucket = self._bucket(model, batch) if decode else None
+            with self._fenced():
+                rows, logits, ids = self._ragged(model, batch) if bucket is None else self._decode(model, bucket, batch)
+                fetched = torch.empty(ids.shape, dtype=ids.dtype, pin_memory=self.stream is not None)
+                fetched.copy_(ids, non_blocking=True)
+                if self._done is not None:
+                    self._done.record()
         self._pending = _Pending(batch, out, rows, fetched, logits)
+
+    @contextmanager
+    def _fenced(self) -> Iterator[None]:
+        """Hashing on the same GPU keeps away from what is enqueued meanwhile."""
+        front, stream = self.front, 0 if self.stream is None else self.stream.cuda_stream
+        if front is None:
+            yield
+            return
+        front.front_begin(stream)
+        try:
+            yield
+        finally:
+            front.front_end(stream)
 
     def sync(self) -> None:
         """Wait for the last step, and write its `out`."""
@@ -186,24 +198,22 @@ class TorchEngine:
             return
         if self._done is not None:
             self._done.synchronize()
-        batch, out, ids = pending.batch, pending.out, pending.ids.numpy()
+        batch, out = pending.batch, pending.out
+        rows = np.flatnonzero(batch.want_logits[pending.rows])  # of the step's ids and logits
+        wanted = pending.rows[rows]
         out.next_token[:] = -1
-        wanted = np.flatnonzero(batch.want_logits[pending.rows])
-        sampled = batch.sampling is not None and bool((batch.sampling["temperature"] != 0).any())
-        logits = None
-        if len(wanted) and (sampled or out.logits is not None):
-            with self._working():
-                logits = pending.logits.cpu().numpy()
-        for row in wanted:
-            b = pending.rows[row]
-            sampling = None if batch.sampling is None else batch.sampling[b]
-            if sampling is None or sampling["temperature"] == 0:
-                out.next_token[b] = ids[row]
-            else:
-                assert logits is not None
-                out.next_token[b] = sample(logits[row], sampling, self._history(batch, b))
-            if out.logits is not None and logits is not None:
-                out.logits[b] = logits[row]
+        out.next_token[wanted] = pending.ids.numpy()[rows]
+        sampled = np.zeros(len(rows), bool) if batch.sampling is None else batch.sampling["temperature"][wanted] != 0
+        if not len(rows) or (out.logits is None and not sampled.any()):
+            return
+        with self._working():
+            logits = pending.logits.cpu().numpy()[rows]
+        if out.logits is not None:
+            out.logits[wanted] = logits
+        for i in np.flatnonzero(sampled):
+            assert batch.sampling is not None
+            b = int(wanted[i])
+            out.next_token[b] = sample(logits[i], batch.sampling[b], self._history(batch, b))
 
     def _history(self, batch: Batch, b: int) -> NDArray[np.int32]:
         """The sequence's tokens so far, those of this step included."""
@@ -214,28 +224,39 @@ class TorchEngine:
 
     # ---- decode: one token a sequence, in buckets
 
-    def _decode(self, model: TorchModel, batch: Batch) -> tuple[NDArray[np.int64], Tensor, Tensor]:
+    def _bucket(self, model: TorchModel, batch: Batch) -> Bucket:
+        """The bucket for the batch, filled with it."""
+        bucket = self._bucket_of(bucket_rows(len(batch.tokens)), bucket_columns(int(batch.ctx_len.max()) + 1))
+        bucket.fill(batch)
+        if bucket.graph is None and self.stream is not None:
+            self._capture(model, bucket)
+        return bucket
+
+    def _bucket_of(self, rows: int, columns: int) -> Bucket:
+        bucket = self._buckets.get((rows, columns))
+        if bucket is None:
+            bucket = self._buckets[rows, columns] = Bucket(rows, columns, self.device)
+        return bucket
+
+    def _capture(self, model: TorchModel, bucket: Bucket) -> None:
+        """The graph of the bucket. A step on what it is filled with warms up all that a capture may not do; to do it
+        again changes nothing."""
+        self._forward(model, bucket)
+        bucket.graph = torch.cuda.CUDAGraph()
+        how = {"pool": self._pool, "stream": self.stream, "capture_error_mode": "thread_local"}
+        with torch.cuda.graph(bucket.graph, **how):
+            self._forward(model, bucket)
+
+    def _decode(self, model: TorchModel, bucket: Bucket, batch: Batch) -> tuple[NDArray[np.int64], Tensor, Tensor]:
         """Rows, logits and greedy ids of the step; rows beyond the batch's are padding."""
         n = len(batch.tokens)
-        key = bucket_rows(n), bucket_columns(int(batch.ctx_len.max()) + 1)
-        bucket = self._buckets.get(key)
-        if bucket is None:
-            bucket = self._buckets[key] = _Bucket(*key, self.device)
-        bucket.fill(batch)
         if bucket.graph is not None:
             bucket.graph.replay()
         else:
             self._forward(model, bucket)
-            if self.stream is not None:
-                # What ran has warmed up all that a capture may not do; to do the step again changes nothing.
-                bucket.graph = torch.cuda.CUDAGraph()
-                how = {"pool": self._pool, "stream": self.stream, "capture_error_mode": "thread_local"}
-                with torch.cuda.graph(bucket.graph, **how):
-                    self._forward(model, bucket)
-                bucket.graph.replay()
         return np.arange(n), bucket.logits[:n], bucket.ids[:n]
 
-    def _forward(self, model: TorchModel, bucket: _Bucket) -> None:
+    def _forward(self, model: TorchModel, bucket: Bucket) -> None:
         tokens, positions, slots, table = bucket.read()
         total = positions + 1
         seen = slots_of(table, BLOCK_SIZE, total)
@@ -280,7 +301,10 @@ class TorchEngine:
         return wanted, logits, logits.argmax(dim=-1)
 
     def _put(self, array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(array.astype(np.int64)).to(self.device)
+        host = torch.from_numpy(array.astype(np.int64))
+        if self.stream is None:
+            return host
+        return host.pin_memory().to(self.device, non_blocking=True)  # from other memory it would wait for the stream
 
 
 def _device(name: str) -> torch.device:
