@@ -48,7 +48,7 @@ def phases_report(source="estimated"):
         phases=[
             PhaseResult("idle", 10.0, power=power(4.0, 10.0, 20.0, source)),
             PhaseResult("hash", 10.0, hashes=10**9, power=power(100.0, 10.0, 100.0, source)),
-            PhaseResult("infer", 10.0, output_tokens=10_000, scenario="offline", power=power(100.0, 10.0, None, source)),
+            PhaseResult("infer", 10.0, output_tokens=10_000, scenario="offline", power=power(100.0, 10, None, source)),
             PhaseResult("infer", 10.0, output_tokens=1_000, scenario="trace", power=power(50.0, 10.0, 50.0, source)),
             PhaseResult(
                 "mixed", 10.0, hashes=5 * 10**8, output_tokens=1_000, scenario="trace", harvested_share=0.5,

@@ -116,7 +116,8 @@ class Profile:
         loads = self.loads[row]
         if not loads[0] <= load <= loads[-1]:
             raise InvalidInput(
-                f"{mode} is known for loads from {loads[0]:g} to {loads[-1]:g}, not at {load:g}: nothing is extrapolated."
+                f"{mode} is known for loads from {loads[0]:g} to {loads[-1]:g}, not at {load:g}: nothing is "
+                "extrapolated."
             )
         i = int(np.searchsorted(loads, load))
         share = 0.0 if loads[i] == load else float((loads[i] - load) / (loads[i] - loads[i - 1]))
@@ -207,7 +208,7 @@ def _from_asic(name: str) -> Profile:
 
 
 def _between(figures: Floats, i: int, share: float) -> float:
-    """From level i a share of the way down to the one below; known levels stay what they are, as in csrc/profile.cpp."""
+    """From level i a share of the way down to the one below; a level itself stays as it is. As csrc/profile.cpp."""
     above = float(figures[i])
     if share == 0:
         return above

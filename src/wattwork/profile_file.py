@@ -48,12 +48,7 @@ def to_json(profile: Profile) -> str:
 
 def from_json(text: str, where: str = "the profile") -> Profile:
     """From JSON text. InvalidInput names what is wrong, and in `where`. Keys not known here are left out."""
-    return _profile(Reader(_parsed(text, where), where))
-
-
-def from_data(data: dict[str, Any], where: str) -> Profile:
-    """The same from what the JSON text says."""
-    return _profile(Reader(data, where))
+    return _profile(Reader(parsed(text, where), where))
 
 
 def _is_npz(path: str | Path) -> bool:
@@ -71,8 +66,9 @@ def _nulls(array: Floats) -> list[list[float | None]]:
 
 def _npz(profile: Profile) -> bytes:
     file = io.BytesIO()
-    arrays: dict[str, Any] = {name: getattr(profile, name) for name in (*TABLES, *MATRICES)}
-    np.savez(file, **{_WORDS: np.array(json.dumps(_words(profile)))}, **arrays)
+    members: dict[str, Any] = {name: getattr(profile, name) for name in (*TABLES, *MATRICES)}
+    members[_WORDS] = np.array(json.dumps(_words(profile)))
+    np.savez(file, **members)
     return file.getvalue()
 
 
@@ -82,11 +78,12 @@ def _from_npz(data: bytes, where: str) -> Profile:
             found: dict[str, Any] = {name: file[name] for name in (_WORDS, *TABLES, *MATRICES)}
     except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
         raise InvalidInput(f"{where} is no profile that wattwork wrote as .npz; save it again.") from None
-    words = _parsed(str(found.pop(_WORDS)), where)
+    words = parsed(str(found.pop(_WORDS)), where)
     return _profile(Reader(words, where), found)
 
 
-def _parsed(text: str, where: str) -> Any:
+def parsed(text: str, where: str) -> Any:
+    """What a JSON text says. InvalidInput, naming `where`, if it is none."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -124,9 +121,8 @@ def _names(data: Reader, name: str) -> tuple[Any, ...]:
 
 def _numbers(data: Reader, name: str) -> list[list[float]]:
     """Rows of numbers, null being NaN. Strings, booleans, and JSON's NaN and Infinity (which are not JSON) are not."""
-    found = data.value(name)
-    rows = found if isinstance(found, list) else [None]
-    if not all(isinstance(row, list) and all(_is_number(x) for x in row) for row in rows):
+    rows: Any = data.value(name)
+    if not isinstance(rows, list) or not all(isinstance(row, list) and all(map(_is_number, row)) for row in rows):
         raise InvalidInput(f"{data.where}: {name} must be rows of numbers, null for what is unknown.")
     return [[float("nan") if x is None else float(x) for x in row] for row in rows]
 

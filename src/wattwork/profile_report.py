@@ -9,12 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from wattwork.errors import InvalidInput
-from wattwork.levels import Figure, Level, Unit
+from wattwork.levels import Z95, Figure, Level, Unit
 from wattwork.meters.base import KINDS
 from wattwork.profile import NAN, TABLES, Floats, Profile, unknown_switches
 from wattwork.report import Mode, PhaseResult, Report
 
-Z95 = 1.959964  # a 95 % interval is this many standard deviations to each side
 KINDS_OF_WORK: dict[Mode, Unit] = {"hash": "hashes", "infer": "output_tokens"}
 _LADDER = "levels of a ladder"
 _PHASES = "windows at full load alone; what lies between them and idle is drawn as a straight line"

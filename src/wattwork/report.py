@@ -173,7 +173,7 @@ class Report:
         return next(fits, None)
 
     def profile(self, date: str | None = None) -> Profile:
-        """Its levels and switch costs as the arrays of a profile, see `profile_report.profile_of`; `date`: YYYY-MM-DD."""
+        """Its levels and switch costs as arrays: see `profile_report.profile_of`. `date`: YYYY-MM-DD."""
         from wattwork.profile_report import profile_of
 
         return profile_of(self, date)
