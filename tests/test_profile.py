@@ -1,8 +1,10 @@
 """Profiles: held against the C ABI, numpy.interp, and their own files."""
 
 import ctypes
+import io
 import json
 import pickle
+from contextlib import suppress
 from importlib import resources
 
 import jsonschema
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reports_by_hand import ladder_report, phases_report
+from reports_by_hand import figure, ladder_report, phases_report, rung
 
 import wattwork
 from wattwork.errors import InvalidInput
@@ -199,6 +201,31 @@ def test_from_phases_alone():
     assert np.isnan(mixed.units_per_s)  # two kinds of work are no one number
 
 
+loads = st.lists(st.integers(1, 100), min_size=1, max_size=10, unique=True).map(lambda found: [*sorted(found), 100])
+
+
+@given(hashing=loads, inferring=loads, idle=st.booleans())
+def test_every_level_of_a_ladder_is_in_its_profile_as_it_was(hashing, inferring, idle):
+    report = Report(ladder=[
+        rung(mode, load / 100, figure(3.7 * load), figure(20 + 1.3 * load + load**2 / 7))
+        for mode, steps in (("hash", hashing), ("infer", inferring)) for load in dict.fromkeys(steps)
+    ])  # fmt: skip
+    if idle:
+        report.phases = [phases_report().phases[0]]
+    profile = report.profile()
+    for level in report.ladder:
+        point = profile.at(level.mode, level.load)
+        assert point[:2] == (level.watts.median, level.units_per_s.median)
+    for mode, steps in (("hash", hashing), ("infer", inferring)):
+        known = ([0] if idle else []) + list(dict.fromkeys(steps))
+        watts = [4.0 if load == 0 else 20 + 1.3 * load + load**2 / 7 for load in known]
+        for load in np.linspace(known[0], 100, 7):
+            assert profile.at(mode, load / 100).watts == pytest.approx(np.interp(load, known, watts))
+        if known[0] > 0:
+            with pytest.raises(InvalidInput, match="nothing is extrapolated"):
+                profile.at(mode, known[0] / 200)
+
+
 def test_a_mode_known_at_full_load_alone_is_known_nowhere_else():
     report = ladder_report()
     report.ladder = [level for level in report.ladder if level.mode == "hash" or level.target == 1.0]  # no idle
@@ -241,6 +268,15 @@ def test_tables_that_mean_nothing(table, said):
         Profile.from_table("x", table)
 
 
+def test_switches_of_a_table():
+    table = {"idle": [(1, 5, 0)], "hash": [(1, 50, 1e6)]}
+    profile = Profile.from_table("x", table, switches={("idle", "hash"): (0.5, 20.0)})
+    assert profile.switch("idle", "hash") == (0.5, 20.0)
+    assert np.isnan(profile.switch("hash", "idle").seconds)
+    with pytest.raises(InvalidInput, match="switch idle to infer"):
+        Profile.from_table("x", table, switches={("idle", "infer"): (0.5, 20.0)})
+
+
 def test_unknown_modes_name_the_known():
     with pytest.raises(InvalidInput, match="choose one of hash"):
         Profile.from_table("Antminer S21").at("infer", 1.0)
@@ -276,11 +312,25 @@ def test_bad_json_says_what_and_where(tmp_path, change, said):
     assert str(path) in str(caught.value)
 
 
+@settings(max_examples=100, deadline=None)
+@given(suffix=st.sampled_from([".json", ".npz"]), at=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255))
+def test_a_damaged_file_is_read_or_refused(tmp_path_factory, suffix, at, byte):
+    path = tmp_path_factory.getbasetemp() / f"damaged{suffix}"
+    Profile.from_table("Antminer S21").save(path)
+    content = bytearray(path.read_bytes())
+    content[int(at * len(content))] = byte
+    path.write_bytes(content)
+    with suppress(InvalidInput):
+        Profile.load(path)
+
+
 def test_bad_files(tmp_path):
     good = tmp_path / "good.npz"
     Profile.from_table("Antminer S21").save(good)
     bad = tmp_path / "bad.npz"
-    for content in (b"", b"no zip", good.read_bytes()[:-40], pickle.dumps({"watts": 1})):
+    lone = io.BytesIO()
+    np.save(lone, np.zeros(3))
+    for content in (b"", b"no zip", lone.getvalue(), good.read_bytes()[:-40], pickle.dumps({"watts": 1})):
         bad.write_bytes(content)
         with pytest.raises(InvalidInput, match=r"bad\.npz is no profile"):
             Profile.load(bad)

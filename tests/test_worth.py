@@ -42,6 +42,7 @@ def phases(tmp_path):
 def test_the_field_s_figures_by_the_command():
     result = told("--difficulty", "152e12", "--btc-usd", "91000", "--subsidy", "3.125", "--fees", "0.6%")
     assert round(result["prices"]["hashprice_usd_per_ph_day"], 2) == 37.86
+    assert "fees 0.600% of that" in result["prices"]["hashprice_from"]
     result = told("--hashprice", "40", "--usd-per-h", "2.50", "--watts", "1275", "--pue", "1.2")
     s21 = rows_of(result, "Antminer S21")["hash", None]
     h100 = rows_of(result, "rented device")["infer", None]
@@ -67,6 +68,7 @@ def test_a_report_s_money(phases):
     # 500 J with an interval of 450 to 550 J.
     low, high = trace["revenue_ci95_usd_per_mwh"]
     assert (low, high) == pytest.approx((2880 * 500 / 550, 2880 * 500 / 450))
+    assert trace["at"][0]["margin_ci95_usd_per_mwh"] == pytest.approx([low + 8 - 20, high + 8 - 20])
     assert offline["revenue_ci95_usd_per_mwh"] is None
     hashing = rows["hash", None]
     assert hashing["joules_per_th"] == pytest.approx(1e6)

@@ -90,7 +90,8 @@ def breakeven_tok_per_j(usd_per_mtok: float, usd_per_mwh: float, *, pue: float =
 def rental_usd_per_mwh(usd_per_h: float, watts: float, *, pue: float = 1.0) -> float:
     """Revenue of a device rented out: USD/h / (MW x PUE), in USD/MWh.
 
-    An H100 at 2.50 USD/h with its share of a server, 1.275 kW, and PUE 1.2 earns 1,634: 17 times the S21's 95.
+    An H100 at 2.50 USD/h with its share of a server (an eighth of a DGX H100's 10.2 kW, NVIDIA's datasheet) and PUE
+    1.2 earns 1,634: 17 times what an S21 does at 40 USD/PH/day.
     """
     return _positive("usd_per_h", usd_per_h) / (_positive("watts", watts) * 1e-6 * _pue(pue))
 

@@ -83,6 +83,8 @@ class Profile:
 
     def __post_init__(self) -> None:
         """Copies and checks what was given."""
+        for name in ("modes", "units"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         _check_words(self)
         n_modes = len(self.modes)
         levels = np.shape(self.loads)[-1] if np.ndim(self.loads) == 2 else 0
@@ -140,13 +142,15 @@ class Profile:
         table: Mapping[str, Sequence[tuple[float, float, float]]] | None = None,
         *,
         units: Mapping[str, Unit] | None = None,
+        switches: Mapping[tuple[str, str], tuple[float, float]] | None = None,
         date: str | None = None,
         detail: str = "",
     ) -> Profile:
         """A device known only by its datasheet; its source is "published", and what no datasheet says is NaN.
 
         `table`: for each mode its (load, watts, units_per_s), as many of them in each mode; `units`: what a mode
-        counts, where it is not hashes for "hash" and output_tokens for "infer". Without a table, `device` is the name
+        counts, where it is not hashes for "hash" and output_tokens for "infer"; `switches`: (seconds, joules) from one
+        mode to another. Without a table, `device` is the name
         of a packaged ASIC (`wattwork.asics`), known at full load alone. InvalidInput says what to change.
         """
         if table is None:
@@ -160,16 +164,24 @@ class Profile:
         if rows.ndim != 3 or rows.shape[2] != 3:
             raise InvalidInput("each level of a table must be three numbers: load, watts, units per second.")
         counts: dict[str, Unit | None] = {"hash": "hashes", "infer": "output_tokens", **(units or {})}
+        modes = tuple(table)
+        seconds, joules = unknown_switches(len(modes)), unknown_switches(len(modes))
+        for pair, cost in (switches or {}).items():
+            if not set(pair) <= set(modes):
+                raise InvalidInput(f"the switch {pair[0]} to {pair[1]} is of a mode that the table has not.")
+            at = modes.index(pair[0]), modes.index(pair[1])
+            seconds[at], joules[at] = cost
         return cls(
             device=device,
-            modes=tuple(table),
-            units=tuple(counts.get(mode) for mode in table),
+            modes=modes,
+            units=tuple(counts.get(mode) for mode in modes),
             source="published",
             date=date,
             detail=detail,
             **dict(zip(TABLES[:3], np.moveaxis(rows, 2, 0), strict=True)),
             **{name: np.full(rows.shape[:2], NAN) for name in TABLES[3:]},
-            **{name: unknown_switches(len(table)) for name in MATRICES},
+            switch_s=seconds,
+            switch_j=joules,
         )
 
     def save(self, path: str | Path) -> None:

@@ -28,6 +28,7 @@ class Prices:
     """Prices of a day, None where none was given. Inference is paid by the token or rented out by the hour."""
 
     hashprice_usd_per_ph_day: float | None = None
+    hashprice_from: str = ""  # what it was worked out from, in words
     usd_per_mtok: float | None = None  # per million output tokens
     usd_per_h: float | None = None
     usd_per_mwh: tuple[float, ...] = ()  # power prices to look at, at the site's meter
@@ -89,6 +90,13 @@ class Row:
     usd_per_mtok_as_asic: float | None  # token price, and tok/J, at which inference earns what the reference ASIC does
     tok_per_j_as_asic: float | None
 
+    def margin_ci95(self, i: int) -> Interval | None:
+        """The 95 % interval of a margin: the revenue's, moved by what is exact."""
+        margin, revenue = self.margins[i], self.revenue
+        if margin is None or revenue is None or self.revenue_ci95 is None:
+            return None
+        return self.revenue_ci95[0] + margin - revenue, self.revenue_ci95[1] + margin - revenue
+
 
 @dataclass(frozen=True, slots=True)
 class Best:
@@ -110,11 +118,11 @@ def works_of_report(report: Report) -> list[Work]:
 
 
 def works_of_profile(profile: Profile) -> list[Work]:
-    """Each of its modes at each level; idle and mixed have one."""
+    """Each of its modes at each level, full load first; idle and mixed have one."""
     works = []
     for row, mode in enumerate(profile.modes):
         unit = profile.units[row]
-        for load in profile.loads[row].tolist() if unit else [float(profile.loads[row, -1])]:
+        for load in profile.loads[row].tolist()[::-1] if unit else [float(profile.loads[row, -1])]:
             watts, rate, sigma_w, sigma_rate = profile.at(mode, load)
             ci95 = _factors(sigma_w / watts, sigma_rate / rate) if watts > 0 and rate > 0 else None
             reached = load if unit else None

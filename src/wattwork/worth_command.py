@@ -82,6 +82,7 @@ def as_json(prices: Prices, rows: Sequence[Row], best: Sequence[Best]) -> dict[s
                     {
                         "usd_per_mwh": usd_per_mwh,
                         "margin_usd_per_mwh": row.margins[i],
+                        "margin_ci95_usd_per_mwh": row.margin_ci95(i),
                         "breakeven_hashprice_usd_per_ph_day": row.breakeven_hashprice[i],
                         "breakeven_usd_per_mtok": row.breakeven_usd_per_mtok[i],
                         "breakeven_tok_per_j": row.breakeven_tok_per_j[i],

@@ -16,8 +16,10 @@ def prices_of(args: argparse.Namespace) -> Prices:
     """InvalidInput for options that are no prices, or do not go together."""
     if args.usd_per_mtok is not None and args.usd_per_h is not None:
         raise InvalidInput("--usd-per-mtok and --usd-per-h are two prices of the same inference; give one of them.")
+    hashprice, hashprice_from = _hashprice(args)
     prices = Prices(
-        hashprice_usd_per_ph_day=_hashprice(args),
+        hashprice_usd_per_ph_day=hashprice,
+        hashprice_from=hashprice_from,
         usd_per_mtok=_number(args, "usd_per_mtok", above=True),
         usd_per_h=_number(args, "usd_per_h", above=True),
         usd_per_mwh=_power_prices(args),
@@ -41,20 +43,25 @@ def rented(args: argparse.Namespace) -> list[Work]:
     return [Work("rented device", "infer", "external", watts)]
 
 
-def _hashprice(args: argparse.Namespace) -> float | None:
+def _hashprice(args: argparse.Namespace) -> tuple[float | None, str]:
+    """And what it was worked out from."""
     given = _number(args, "hashprice", above=True)
     derived = [_option(name) for name in _DERIVED if getattr(args, name) is not None]
     if given is not None:
         if derived:
             raise InvalidInput(f"--hashprice says it already; leave {derived[0]} out.")
-        return given
+        return given, ""
     if not derived:
-        return None
+        return None, ""
     difficulty, btc_usd = (_number(args, name, above=True) for name in ("difficulty", "btc_usd"))
     if difficulty is None or btc_usd is None:
         raise InvalidInput("a hashprice needs both --difficulty and --btc-usd; or give it with --hashprice.")
     subsidy_btc = _number(args, "subsidy", above=True) or SUBSIDY_BTC
-    return hashprice_usd_per_ph_day(difficulty, btc_usd, subsidy_btc=subsidy_btc, fees=_share(args, "fees"))
+    fees = _share(args, "fees")
+    said = (
+        f"difficulty {difficulty:g}, {btc_usd:,.10g} USD/BTC, {subsidy_btc:g} BTC a block, and fees {fees:.3%} of that"
+    )
+    return hashprice_usd_per_ph_day(difficulty, btc_usd, subsidy_btc=subsidy_btc, fees=fees), said
 
 
 def _power_prices(args: argparse.Namespace) -> tuple[float, ...]:

@@ -25,6 +25,8 @@ def print_worth(prices: Prices, rows: Sequence[Row], best: Sequence[Best], conso
     shown = [row for row in rows if row.work.full]
     priced = {row.work.device for row in rows if row.revenue is not None and row.work.mode != "idle"}
     console.print(Text(_headline(prices), style="bold"))
+    if prices.hashprice_from:
+        console.print(Text(f"hashprice from {prices.hashprice_from}"))
     console.print(_worth_table(shown))
     if priced:
         console.print(_margin_table(prices, [row for row in shown if row.work.device in priced]))
