@@ -44,7 +44,7 @@ def power(watts, seconds, half_j=None, source="estimated"):
 def phases_report(source="estimated"):
     """What `wattwork compare` makes: no ladder. Hashing takes 1e6 J/TH, and inference 10 tok/J."""
     return Report(
-        device={"name": "two cores"},
+        device={"name": "two cores", "model": "tiny-15m"},
         phases=[
             PhaseResult("idle", 10.0, power=power(4.0, 10.0, 20.0, source)),
             PhaseResult("hash", 10.0, hashes=10**9, power=power(100.0, 10.0, 100.0, source)),

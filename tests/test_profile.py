@@ -138,7 +138,6 @@ def test_what_python_takes_is_what_c_takes(ww, data):
     assert taken == (ww.ww_profile_check(ctypes.byref(struct)) == 0)
 
 
-@pytest.mark.core
 def test_the_arrays_are_not_copied_and_outlive_the_profile():
     profile = Profile.from_table("x", {"hash": [(0.0, 10.0, 0.0), (1.0, 30.0, 2e7)]})
     struct = profile.c_struct()

@@ -103,6 +103,7 @@ def test_tables_say_what_is_off_what_is_estimated_and_what_is_published(phases):
     assert "measured" not in said.replace("measured by nobody here", "")
     assert "published: from the maker's datasheet" in said
     assert "mixed: the same joules paid for both kinds of work" in said
+    assert said.count("Inference on two cores is that of tiny-15m") == 1
     assert "On two cores inference earns 10,800,000 times what hashing does" in said
 
 

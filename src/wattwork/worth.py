@@ -56,6 +56,7 @@ class Work:
     ci95: Interval | None = None  # of work per joule, as factors on it: (0.9, 1.2), say
     scenario: str | None = None
     load: float | None = None  # share of the mode's full rate; None: of a phase
+    model: str | None = None  # whose tokens they are
     asic: bool = False
 
     @property
@@ -111,7 +112,8 @@ class Best:
 def works_of_report(report: Report) -> list[Work]:
     """Its phases; of a mode that has none, the ladder's full level; and the ladder's other levels."""
     device = str(report.device.get("name", "device"))
-    phases = [_of_phase(device, phase) for phase in report.phases]
+    model = report.device.get("model")
+    phases = [_of_phase(device, phase, None if model is None else str(model)) for phase in report.phases]
     seen = {phase.mode for phase in report.phases}
     levels = [_of_level(device, level) for level in report.ladder]
     return phases + [work for work in levels if not (work.full and work.mode in seen)]
@@ -229,7 +231,7 @@ def _margin(earned: float, usd_per_mwh: float, prices: Prices, pue: float) -> fl
     return economics.margin_usd_per_mwh(earned, usd_per_mwh, heat_credit_usd_per_mwh=credit, pue=pue)
 
 
-def _of_phase(device: str, phase: PhaseResult) -> Work:
+def _of_phase(device: str, phase: PhaseResult, model: str | None) -> Work:
     power = phase.power
     ci95 = None
     if power and power.joules and power.ci95_j and power.ci95_j[0] > 0:
@@ -243,6 +245,7 @@ def _of_phase(device: str, phase: PhaseResult) -> Work:
         phase.output_tokens_per_joule,
         ci95,
         phase.scenario,
+        model=model if phase.output_tokens else None,
     )
 
 

@@ -48,6 +48,8 @@ def notes(rows: Sequence[Row]) -> list[str]:
         said.append("off: at this price the cheapest thing is to stop.")
     for device in _devices([row for row in rows if row.work.source == "estimated"]):
         said.append(f"All figures of {device} rest on an estimate of its power, not on a measurement.")
+    for device, model in dict.fromkeys((row.work.device, row.work.model) for row in rows if row.work.model):
+        said.append(f"Inference on {device} is that of {model}; a price of its tokens must be one of that model.")
     if any(row.work.mode == "mixed" for row in rows):
         said.append(
             "mixed: the same joules paid for both kinds of work; its revenue is that of both together, and of one kind "
@@ -101,10 +103,10 @@ def _best_table(prices: Prices, best: Sequence[Best]) -> Table:
 
 def _breakeven_table(prices: Prices, rows: Sequence[Row]) -> Table:
     """What pays for power at each price; where none is given, for each USD/MWh of it."""
-    at = [f"at {price:g} USD/MWh" for price in prices.usd_per_mwh]
+    at = [f"at {price:g}" for price in prices.usd_per_mwh]
     if not at:
         rows, at = [row_of(row.work, at_one_usd_per_mwh(prices)) for row in rows], ["per USD/MWh of power"]
-    table = _table("pays for its power from", "", "", *at, f"as the {_REFERENCE}")
+    table = _table("pays for power from", "", "", *at, f"as the {_REFERENCE}")
     needed = None
     for device, row in _by_device([row for row in rows if row.work.joules_per_th or row.work.tokens_per_joule]):
         hashing = row.work.joules_per_th is not None
@@ -113,7 +115,7 @@ def _breakeven_table(prices: Prices, rows: Sequence[Row]) -> Table:
         needed = needed or (row if row.tok_per_j_as_asic or any(row.breakeven_tok_per_j) else None)
     if needed:  # the same for all devices behind one meter
         cells = map(_plain, (*needed.breakeven_tok_per_j, needed.tok_per_j_as_asic))
-        table.add_row(f"any, at {prices.usd_per_mtok:g} USD/Mtok", "infer", "tok/J", *cells)
+        table.add_row(f"at {prices.usd_per_mtok:g} USD/Mtok", "infer", "tok/J", *cells)
     return table
 
 
