@@ -82,6 +82,7 @@ def test_interpolation_is_numpy_s_and_nothing_is_extrapolated(profile, load, dat
             i = int(np.searchsorted(loads, load))
             expected = np.interp(load, loads[i - 1 : i + 1], figures[i - 1 : i + 1])
             width = abs(figures[i] - figures[i - 1])  # numpy.interp goes up from below; rounding differs
+            assert np.isnan(expected) or min(figures[i - 1 : i + 1]) <= found <= max(figures[i - 1 : i + 1])
             assert found == pytest.approx(expected, rel=1e-12, abs=0 if np.isnan(width) else 1e-9 * width, nan_ok=True)
 
 
@@ -235,6 +236,21 @@ def test_a_mode_known_at_full_load_alone_is_known_nowhere_else():
         profile.at("infer", 0.99)
 
 
+def test_a_trace_s_arrivals_are_no_full_load():
+    report = phases_report()
+    report.phases = [phase for phase in report.phases if phase.scenario != "offline"]
+    assert report.profile().modes == ("idle", "hash", "mixed")
+
+
+def test_the_least_certain_source_is_the_profile_s():
+    report = ladder_report()
+    assert report.profile().source == "counter"
+    report.ladder.append(rung("infer", 0.1, figure(400.0), figure(30.0), source="external"))
+    assert report.profile().source == "external"
+    report.phases = phases_report(source="estimated").phases[:1]
+    assert report.profile().source == "estimated"
+
+
 def test_an_empty_report_has_no_profile():
     with pytest.raises(InvalidInput, match="neither levels nor phases"):
         Report().profile()
@@ -258,6 +274,7 @@ def test_asics_are_published():
         ({"hash": [(1, 2)]}, "three numbers"),
         ({"hash": [(1, "much", 3)]}, "three numbers"),
         ({"hash": [(1, 2, 3), (0.5, 2, 3)]}, "ascend"),
+        ({"hash": [(1, 2, 3), (1, 2, 3)]}, "ascend"),
         ({"hash": [(2, 2, 3)]}, r"\[0, 1\]"),
         ({"hash": [(1, -2, 3)]}, "watts must hold"),
     ],
