@@ -1,11 +1,13 @@
 """The programs of tests/embed, each as an embedder would write it, against the installed header and library."""
 
+import itertools
 import os
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import wattwork
@@ -71,3 +73,50 @@ def test_without_the_core_an_error_says_so(monkeypatch):
     for where in (wattwork.include_dir, wattwork.library_path):
         with pytest.raises(WattworkError, match="native core"):
             where()
+
+
+@pytest.mark.core
+def test_a_day_s_plan(tmp_path):
+    *hours, total = output_of(sys.executable, PROGRAMS / "plan_a_day.py", NUMBA_CACHE_DIR=str(tmp_path)).splitlines()
+    assert len(hours) == 24
+    assert {line.split()[3] for line in hours} == {"idle", "hash", "infer"}
+    assert total.endswith(" USD")
+
+
+@pytest.mark.core
+def test_a_plan_is_the_best_of_all_plans():
+    from embed import plan_a_day
+
+    profile, rng = plan_a_day.made_up_device(), np.random.default_rng(5)
+
+    def worth_of(modes, usd_per_unit, usd_per_j):
+        total, now = 0.0, "idle"
+        for mode, price in zip(modes, usd_per_j, strict=True):
+            row, cost = profile.modes.index(mode), profile.switch(now, mode)
+            points = [profile.at(mode, load) for load in profile.loads[row]]
+            rate = max(point.units_per_s * usd_per_unit[row] - point.watts * price for point in points)
+            total, now = total + rate * (3600 - cost.seconds) - cost.joules * price, mode
+        return total
+
+    chosen = set()
+    for _ in range(20):
+        usd_per_unit = np.array([0.0, rng.uniform(20, 60) / 8.64e19, rng.uniform(0.005, 0.05) * 1e-6])
+        usd_per_j = rng.uniform(-50, 250, 4) / 3.6e9
+        usd, modes, _ = plan_a_day.plan(profile.address, profile.loads, usd_per_unit, usd_per_j, 0)
+        best = max(itertools.product(profile.modes, repeat=4), key=lambda p: worth_of(p, usd_per_unit, usd_per_j))
+        assert usd == pytest.approx(worth_of(best, usd_per_unit, usd_per_j))
+        assert worth_of([profile.modes[mode] for mode in modes], usd_per_unit, usd_per_j) == pytest.approx(usd)
+        chosen |= set(best)
+    assert chosen == {"idle", "hash", "infer"}  # so that each choice was put to the test
+
+
+@pytest.mark.core
+def test_a_profile_s_address_in_cffi():
+    from embed.with_cffi import ffi, ww
+
+    profile = wattwork.Profile.from_table("x", {"hash": [(0.0, 50.0, 0.0), (1.0, 150.0, 2e7)]})
+    struct, point = ffi.cast("ww_profile *", profile.address), ffi.new("ww_point *")
+    assert ww.ww_profile_check(struct) == ww.WW_OK
+    assert ww.ww_profile_at(struct, 0, 0.25, point) == ww.WW_OK
+    assert (point.watts, point.units_per_s) == profile.at("hash", 0.25)[:2]
+    assert struct.watts[1] == 150.0

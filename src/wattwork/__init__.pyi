@@ -21,6 +21,7 @@ from wattwork.job import Job as Job
 from wattwork.measure import compare as compare
 from wattwork.meters import Energy as Energy
 from wattwork.meters import Meter as Meter
+from wattwork.profile import Profile as Profile
 from wattwork.recording import replay as replay
 from wattwork.rectangle import Hit as Hit
 from wattwork.report import PhaseResult as PhaseResult

@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.set_defaults(command=_compare)
     _add_hash(commands)
     _add_replay(commands)
+    _add_worth(commands)
     return parser
 
 
@@ -170,6 +171,38 @@ def _add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.set_defaults(command=_replay)
 
 
+def _add_worth(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "worth",
+        help="what a device's work earns per MWh, beside ASICs",
+        description="Shows what each mode of a measured device earns per MWh at the site's meter, up to which power "
+        "price it is worth running, and from which price or efficiency on it would be; beside ASICs as their makers "
+        "publish them. No price is assumed; what needs none is shown without.",
+    )
+    option = parser.add_argument
+    option("files", nargs="*", type=Path, metavar="REPORT|PROFILE", help="a report's JSON, a profile's JSON or .npz")
+    option("--json", type=Path, metavar="FILE", help="write the result there, too ('-': to standard output)")
+    option = parser.add_argument_group("what hashing is paid").add_argument
+    option("--hashprice", metavar="USD", help="USD per PH/s and day; or by the next four")
+    option("--difficulty", metavar="D", help="the network's difficulty, 152e12 for example")
+    option("--btc-usd", metavar="USD", help="price of a bitcoin")
+    option("--subsidy", metavar="BTC", help="of a block (default: 3.125, that of the blocks 840,000 to 1,049,999)")
+    option("--fees", metavar="SHARE", help="a block's fees as a share of its subsidy, 0.006 or 0.6%% (default: 0)")
+    option("--pool-fee", metavar="SHARE", help="what the pool keeps, 0.02 or 2%% (default: 0)")
+    option = parser.add_argument_group("what inference is paid").add_argument
+    option("--usd-per-mtok", metavar="USD", help="per million output tokens")
+    option("--usd-per-h", metavar="USD", help="per hour and device, where it is rented out instead")
+    option("--watts", metavar="W", help="of a device to rent out that has no report; with --usd-per-h")
+    option = parser.add_argument_group("what energy costs").add_argument
+    option("--usd-per-mwh", metavar="USD[,USD...]", help="power prices to look at, 20,40,60 for example")
+    option("--pue", metavar="X", help="energy at the site's meter over that at the device (default: 1)")
+    option("--asic-pue", metavar="X", help="the same of the ASICs' site (default: 1)")
+    option(
+        "--heat-credit", metavar="USD", help="what a MWh of heat is sold for; all a device draws is heat (default: 0)"
+    )
+    parser.set_defaults(command=_worth)
+
+
 class _Version(argparse.Action):
     """`--version`, without paying for the version's look-up at every start."""
 
@@ -233,6 +266,13 @@ def _replay(args: argparse.Namespace) -> int:
     from wattwork import replay_command
 
     return replay_command.run(args)
+
+
+def _worth(args: argparse.Namespace) -> int:
+    check_writable(args.json)
+    from wattwork import worth_command
+
+    return worth_command.run(args)
 
 
 @contextmanager

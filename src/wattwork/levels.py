@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from wattwork.report import Mode
 
 Unit = Literal["hashes", "output_tokens"]
+Z95 = 1.959964  # a 95 % interval of a normal figure is this many standard deviations to each side
 
 
 @dataclass(frozen=True, slots=True)

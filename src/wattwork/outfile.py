@@ -25,16 +25,17 @@ def check_writable(path: Path | None) -> None:
         raise InvalidInput(f"--json {path}: {error.strerror}; give a file in a writable folder.") from None
 
 
-def write_whole(path: str | Path, text: str, what: str) -> None:
+def write_whole(path: str | Path, content: str | bytes, what: str) -> None:
     """A file is there whole or not at all. InvalidInput, calling it `what`, if it cannot be written."""
+    data = content.encode() if isinstance(content, str) else content
     target = Path(path).resolve()
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         if target.exists() and not target.is_file():  # a pipe, /dev/stdout: written to, never replaced
-            target.write_text(text, encoding="utf-8")
+            target.write_bytes(data)
             return
         try:
-            part.write_text(text, encoding="utf-8")
+            part.write_bytes(data)
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from wattwork.errors import InvalidInput
 from wattwork.latency import Latency, Yields
@@ -16,6 +16,9 @@ from wattwork.levels import Level, SwitchCost
 from wattwork.meters.base import KINDS, Energy, Kind
 from wattwork.outfile import write_whole
 from wattwork.report_json import Reader
+
+if TYPE_CHECKING:
+    from wattwork.profile import Profile
 
 SCHEMA = "wattwork.report/1"
 Mode = Literal["idle", "hash", "infer", "mixed"]
@@ -168,6 +171,12 @@ class Report:
         """The first phase of that mode (and scenario, if one is given)."""
         fits = (p for p in self.phases if p.mode == mode and scenario in (None, p.scenario))
         return next(fits, None)
+
+    def profile(self, date: str | None = None) -> Profile:
+        """Its levels and switch costs as arrays: see `profile_report.profile_of`. `date`: YYYY-MM-DD."""
+        from wattwork.profile_report import profile_of
+
+        return profile_of(self, date)
 
     def to_dict(self) -> dict[str, Any]:
         """As in the JSON."""

@@ -1,4 +1,4 @@
-"""Data that comes with the package: mainnet headers, a slice of a request trace, the report's JSON Schema."""
+"""Data that comes with the package: mainnet headers, a slice of a request trace, published ASICs, JSON Schemas."""
 
 from __future__ import annotations
 
