@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from wattwork import cuda
 from wattwork.errors import InvalidInput
 from wattwork.latency import latency_of, yields_of
-from wattwork.load import OfflineLoad, Tick, run_trace, wait_until
+from wattwork.load import OfflineLoad, PacedLoad, Tick, run_trace, wait_until
 from wattwork.machine import check_threads, default_threads
 from wattwork.meters import Meter
 from wattwork.report import MODES, Mode, PhaseResult, Power, Switch
@@ -54,12 +54,17 @@ class Device:
         self._engine: StepEngine | None = None
         self._trace: Trace | SizedTrace | None = None
         self._scheduler: Scheduler | None = None
-        self._offline: OfflineLoad | None = None
+        self._offline: OfflineLoad | PacedLoad | None = None
 
     @property
     def mode(self) -> Mode:
         """What it does now: idle, hash, infer or mixed."""
         return self._mode
+
+    @property
+    def plays_trace(self) -> bool:
+        """Whether `run` plays the trace that is bound: the front is open, and there is one."""
+        return self._mode in FRONT_MODES and self._trace is not None
 
     @property
     def scheduler(self) -> Scheduler:
@@ -153,6 +158,11 @@ class Device:
             self._offline = None
 
     # ---- working
+
+    def set_load(self, load: OfflineLoad | PacedLoad | None) -> None:
+        """What `run` sends to the front where no trace is bound, until the front is left; None: flat out."""
+        self._stop_offline()
+        self._offline = load
 
     def run(self, seconds: float, *, tick: Tick = lambda: None) -> PhaseResult:
         """Work in the present mode for so long, metered over the same window; `tick` is called as it goes.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -11,6 +13,7 @@ from rich.text import Text
 
 from wattwork.economics import beside_asic
 from wattwork.errors import DeviceError, MeterError
+from wattwork.levels import LEAST_S
 
 if TYPE_CHECKING:
     from wattwork.report import PhaseResult, Report
@@ -19,7 +22,7 @@ LEAST_WIDTH = 100  # columns, where the output is no terminal
 NONE = "–"
 FEW_REQUESTS = 20
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
-_SOURCES = {"counter": "measured", "sampled": "measured", "external": "as told", "estimated": "estimate"}
+SOURCES = {"counter": "measured", "sampled": "measured", "external": "as told", "estimated": "estimate"}
 
 
 def make_console() -> Console:
@@ -30,7 +33,7 @@ def make_console() -> Console:
 
 def print_report(report: Report, console: Console) -> None:
     """The whole report."""
-    console.print(Text(_headline(report), style="bold"))
+    console.print(Text(headline("compare", report), style="bold"))
     console.print(_work_table(report))
     console.print(_latency_table(report))
     console.print(_switch_table(report))
@@ -46,14 +49,14 @@ def print_devices(console: Console) -> None:
     from wattwork.meters import Meter
 
     device = describe_device("cpu")
-    table = _table("device", "", "")
+    table = make_table("device", "", "")
     table.add_row("cpu", "processor", f"{device['name']} ({device['architecture']})")
     table.add_row("", "threads", f"{default_threads()} on {device['cores']} cores")
     table.add_row("", "hashing", ", ".join(isas()))
     table.add_row("", "inference", f"{_engine_name()}; models {', '.join(CPU_MODELS)}")
     try:
         meter = Meter("auto")
-        source = f"{meter.source} ({_SOURCES[meter.kind]})" + (f": {meter.reason}" if meter.reason else "")
+        source = f"{meter.source} ({SOURCES[meter.kind]})" + (f": {meter.reason}" if meter.reason else "")
     except MeterError as error:
         source = str(error)
     table.add_row("", "meter", source)
@@ -77,7 +80,7 @@ def _gpus() -> list[tuple[str, str]]:
 
 def notes(report: Report) -> list[str]:
     """What must be said beside the figures."""
-    return [*_slow_path(report), *_power(report), *_trace(report), *_asic(report), *_proof(report)]
+    return [*_slow_path(report), *_power(report), *_trace(report), *_asic(report), *_proof(report), *_doubts(report)]
 
 
 def si(value: float | None, unit: str) -> str:
@@ -104,13 +107,15 @@ def label(phase: PhaseResult) -> str:
     return f"{phase.mode}, {phase.scenario}" if phase.mode == "infer" else phase.mode
 
 
-def _headline(report: Report) -> str:
+def headline(command: str, report: Report) -> str:
+    """What a command measured."""
     device = report.device
     parts = (device.get("name"), f"{device.get('threads_used')} thread(s)", device.get("isa"), device.get("model"))
-    return f"wattwork compare: {', '.join(str(part) for part in parts if part)}"
+    return f"wattwork {command}: {', '.join(str(part) for part in parts if part)}"
 
 
-def _table(*columns: str) -> Table:
+def make_table(*columns: str) -> Table:
+    """Columns of figures, right-aligned, beside a first one of names."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(columns[0], no_wrap=True)
     for column in columns[1:]:
@@ -119,7 +124,7 @@ def _table(*columns: str) -> Table:
 
 
 def _work_table(report: Report) -> Table:
-    table = _table("phase", "work", "power", "units per joule", "joules per unit", "window")
+    table = make_table("phase", "work", "power", "units per joule", "joules per unit", "window")
     for phase in report.phases:
         rows = _work_rows(phase) or [(NONE, NONE, NONE)]
         if len(rows) > 1:  # one window's joules paid for both kinds: a price of each would count them twice
@@ -146,11 +151,11 @@ def _watts(phase: PhaseResult) -> str:
     power = phase.power
     if power is None or power.watts is None:
         return NONE
-    return f"{three(power.watts)} W {_SOURCES[power.source]}"
+    return f"{three(power.watts)} W {SOURCES[power.source]}"
 
 
 def _latency_table(report: Report) -> Table:
-    table = _table("requests of the trace", "TTFT p50", "p99", "TPOT p50", "p99", "hashing behind", "gives way in")
+    table = make_table("requests of the trace", "TTFT p50", "p99", "TPOT p50", "p99", "hashing behind", "gives way in")
     names = ("p50_ttft_ms", "p99_ttft_ms", "p50_tpot_ms", "p99_tpot_ms")
     alone, mixed = report.phase("infer", "trace"), report.phase("mixed")
     figures: list[list[float | None]] = []
@@ -172,8 +177,8 @@ def _latency_table(report: Report) -> Table:
 
 def _switch_table(report: Report) -> Table:
     power = report.phases[0].power if report.phases else None
-    table = _table(
-        "switch", "old work stopped", "first new unit", f"energy, {_SOURCES[power.source]}" if power else "energy"
+    table = make_table(
+        "switch", "old work stopped", "first new unit", f"energy, {SOURCES[power.source]}" if power else "energy"
     )
     for s in report.switches:
         row = (f"{s.from_mode} → {s.to_mode}", si(s.command_s, "s"), si(s.first_unit_s, "s"), si(s.joules, "J"))
@@ -233,6 +238,39 @@ def _proof(report: Report) -> list[str]:
         f"Proof: around a mainnet block's nonce the search found exactly it, {report.proof.nonce}; hashlib gives the "
         f"same hash, {bytes.fromhex(report.proof.hash)[::-1].hex()}."
     ]
+
+
+def _doubts(report: Report) -> list[str]:
+    """Why phases should not be trusted; and whether they were short."""
+    quick = [phase for phase in report.phases if phase.method and phase.method.quick]
+    said = grouped([(label(phase), phase.warnings) for phase in report.phases], "all phases")
+    if quick:
+        said.append(
+            f"Quick: windows of {min(phase.seconds for phase in quick):.1f} s; for figures to rely on, give --seconds "
+            f"{LEAST_S:.0f}."
+        )
+    return said
+
+
+def grouped(warnings: Sequence[tuple[str, Sequence[str]]], everywhere: str) -> list[str]:
+    """One sentence for what was said of several, in the words of the first, whatever its numbers.
+
+    `warnings`: what each is called, and what was said of it. `everywhere`: what all of them together are called.
+    """
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for name, sentences in warnings:
+        for said in sentences:
+            groups.setdefault(re.sub(r"\d+(?:[.,]\d+)*", "#", said), []).append((name, said))
+    lines = []
+    for pairs in groups.values():
+        name, said = pairs[0]
+        more = len(pairs) - 1
+        if more + 1 == len(warnings) > 1:
+            name = everywhere if all(other == said for _, other in pairs) else f"{everywhere}, as in {name}"
+        elif more:
+            name = f"{name} and likewise {more} more"
+        lines.append(f"{name}: {said}")
+    return lines
 
 
 def _engine_name() -> str:

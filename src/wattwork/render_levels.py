@@ -1,0 +1,138 @@
+"""A ladder and a matrix of switch costs as a person reads them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from wattwork.levels import LEAST_S, overall
+from wattwork.render import NONE, SOURCES, grouped, headline, make_table, si, three
+
+if TYPE_CHECKING:
+    from wattwork.levels import Figure, Level, SwitchCost
+    from wattwork.report import Report
+
+UNITS = {"hash": ("H/s", "H/J"), "infer": ("tok/s", "tok/J")}
+MODES = ("idle", "hash", "infer", "mixed")
+
+
+def print_ladder(report: Report, console: Console) -> None:
+    """Its table, the overall figures, and what must be said beside them."""
+    console.print(Text(headline("ladder", report), style="bold"))
+    source = SOURCES[report.ladder[0].source] if report.ladder else ""
+    table = make_table("level", "load", "work", f"power, {source}", "units per joule")
+    for before, level in zip([None, *report.ladder], report.ladder, strict=False):
+        if before and before.mode != level.mode:
+            table.add_section()
+        table.add_row(name_of(level), *_row(level))
+    console.print(table)
+    for mode in ("hash", "infer"):
+        figure = overall(report.ladder, mode)
+        if figure is not None:
+            said = f"{mode}, overall: {amount(figure, UNITS[mode][1])}, the sum of all levels' work over that of their"
+            console.print(Text(f"{said} watts and active idle's."))
+    for note in ladder_notes(report):
+        console.print(Text(f"• {note}"))
+
+
+def name_of(level: Level) -> str:
+    """How a level is called: hash at 70%."""
+    return "active idle" if level.mode == "idle" else f"{level.mode} at {level.target:.0%}"
+
+
+def _row(level: Level) -> tuple[str, str, str, str]:
+    watts = with_interval(level.watts, "W")
+    if level.units_per_s is None or level.load is None:
+        return NONE, NONE, watts, NONE
+    unit, per_joule = UNITS[level.mode]
+    rate = with_interval(level.units_per_s, unit)
+    w = level.watts.median if level.watts else 0.0
+    return f"{level.load:.1%}", rate, watts, amount(level.units_per_s.median / w, per_joule) if w else NONE
+
+
+def amount(value: float, unit: str) -> str:
+    """Three significant digits; hashes with an SI prefix."""
+    return f"{three(value)} {unit}" if unit.startswith("tok") or unit == "W" else si(value, unit)
+
+
+def with_interval(figure: Figure | None, unit: str) -> str:
+    """A median and the larger half of its interval: 41.2 MH/s ±0.8%."""
+    if figure is None:
+        return NONE
+    said = amount(figure.median, unit)
+    if figure.ci95 is None or not figure.median:
+        return said
+    half = max(figure.median - figure.ci95[0], figure.ci95[1] - figure.median)
+    return f"{said} ±{half / abs(figure.median):.1%}"
+
+
+def ladder_notes(report: Report) -> list[str]:
+    """How the levels were made, and what was doubtful of which."""
+    notes = []
+    levels = [level for level in report.ladder if level.mode != "idle"]
+    if any(level.quick for level in report.ladder):
+        least_s = min(level.seconds for level in report.ladder)
+        notes.append(f"Quick: levels of {least_s:.1f} s; for figures to rely on give them {LEAST_S:.0f} s or more.")
+    if any(level.units_per_s and level.units_per_s.ci95 for level in levels):
+        notes.append("± is the larger half of the 95 % interval that repeats show; a meter's own error is not in it.")
+    if any(level.mode == "infer" for level in levels):
+        notes.append(
+            f"Inference: requests of {report.device.get('prompt_tokens')} prompt and "
+            f"{report.device.get('output_tokens')} output tokens, offered evenly; flat out at 100%."
+        )
+    if any(level.mode == "hash" for level in levels):
+        notes.append(
+            f"Hashing is slowed by {'duty cycle' if report.device.get('hashing_by') == 'duty' else 'threads'}."
+        )
+    return notes + grouped([(name_of(level), level.warnings) for level in report.ladder], "all levels")
+
+
+def print_switches(report: Report, console: Console) -> None:
+    """The matrix: rows from, columns to."""
+    costs = report.switch_costs
+    console.print(Text(headline("switches", report), style="bold"))
+    table = make_table("from", *(f"to {mode}" for mode in MODES))
+    for before in MODES:
+        cells = [
+            _cell(next((c for c in costs if (c.from_mode, c.to_mode) == (before, after)), None)) for after in MODES
+        ]
+        table.add_row(before, *cells)
+        table.add_section()
+    console.print(table)
+    for note in switch_notes(report):
+        console.print(Text(f"• {note}"))
+
+
+def _cell(cost: SwitchCost | None) -> str:
+    if cost is None:
+        return NONE
+    new = NONE if cost.first_unit_s is None else span(cost.first_unit_s, "s")
+    joules = NONE if cost.joules is None else span(cost.joules, "J")
+    return f"{span(cost.command_s, 's')}\n{new}\n{joules}"
+
+
+def span(figure: Figure, unit: str) -> str:
+    """A median, and below it nothing of what does not fit a narrow terminal: 5.21 ms (4.90 to 5.60)."""
+    said = si(figure.median, unit)
+    if figure.ci95 is None:
+        return said
+    number, _, prefixed = said.partition(" ")
+    factor = figure.median / float(number.replace(",", "")) if float(number.replace(",", "")) else 1.0
+    low, high = (three(value / factor) for value in figure.ci95)
+    return f"{number} {prefixed} ({low} to {high})"
+
+
+def switch_notes(report: Report) -> list[str]:
+    """What the three lines of a cell are."""
+    costs = report.switch_costs
+    if not costs:
+        return []
+    notes = [
+        "In each: until the old work had stopped, until the first unit of new work, and the energy "
+        f"({SOURCES[costs[0].source]}) until then; medians of {costs[0].command_s.n} switches (95 % interval)."
+    ]
+    if any(cost.joules is None for cost in costs):
+        notes.append("No energy where a switch is over before the meter's next update, or the meter failed.")
+    return notes
