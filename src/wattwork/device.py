@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from wattwork import cuda
 from wattwork.errors import InvalidInput
 from wattwork.latency import latency_of, yields_of
-from wattwork.load import OfflineLoad, PacedLoad, Tick, run_trace, wait_until
+from wattwork.load import SHORT_TOKENS, OfflineLoad, PacedLoad, Tick, run_trace, wait_until
 from wattwork.machine import check_threads, default_threads
 from wattwork.meters import Meter
 from wattwork.report import MODES, Mode, PhaseResult, Power, Switch
@@ -54,7 +54,7 @@ class Device:
         self._engine: StepEngine | None = None
         self._trace: Trace | SizedTrace | None = None
         self._scheduler: Scheduler | None = None
-        self._offline: OfflineLoad | PacedLoad | None = None
+        self._offline: OfflineLoad | None = None
 
     @property
     def mode(self) -> Mode:
@@ -103,9 +103,12 @@ class Device:
 
     def submit(self, tokens: Sequence[int] | NDArray[np.integer[Any]], *, max_tokens: int, **options: Any) -> Handle:
         """A request for the front, as `Scheduler.submit`. InvalidInput unless the mode is infer or mixed."""
+        self._check_front()
+        return self.scheduler.submit(tokens, max_tokens=max_tokens, **options)
+
+    def _check_front(self) -> None:
         if self._mode not in FRONT_MODES:
             raise InvalidInput(f"the device is in mode {self._mode!r}; switch('infer') or switch('mixed') first.")
-        return self.scheduler.submit(tokens, max_tokens=max_tokens, **options)
 
     # ---- switching
 
@@ -159,10 +162,19 @@ class Device:
 
     # ---- working
 
-    def set_load(self, load: OfflineLoad | PacedLoad | None) -> None:
-        """What `run` sends to the front where no trace is bound, until the front is left; None: flat out."""
+    def offer(self, requests_per_s: float | None) -> None:
+        """Until the front is left, `run` sends it short requests (`load.SHORT_TOKENS`) where no trace is bound, evenly
+        at that rate; None: flat out. InvalidInput unless the mode is infer or mixed.
+        """
+        self._check_front()
+        if requests_per_s is not None and isinstance(self._offline, PacedLoad):
+            self._offline.requests_per_s = requests_per_s  # without a break
+            return
         self._stop_offline()
-        self._offline = load
+        if requests_per_s is None:
+            self._offline = OfflineLoad(self.scheduler, self._model(), *SHORT_TOKENS)
+        else:
+            self._offline = PacedLoad(self.scheduler, self._model(), requests_per_s)
 
     def run(self, seconds: float, *, tick: Tick = lambda: None) -> PhaseResult:
         """Work in the present mode for so long, metered over the same window; `tick` is called as it goes.

@@ -7,15 +7,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from wattwork.device import Device
 from wattwork.levels import Unit
-from wattwork.load import OfflineLoad, PacedLoad
+from wattwork.load import SHORT_TOKENS
 from wattwork.report import Mode
 
 if TYPE_CHECKING:
-    from wattwork.engines import ModelConfig
     from wattwork.job import Job
-
-# Inference's requests: short, so that also a slow device's windows hold enough of them to hit a load.
-PROMPT_TOKENS, OUTPUT_TOKENS = 32, 32
 
 
 class Knob(Protocol):
@@ -73,16 +69,9 @@ class Rate:
     mode: Mode = "infer"
     unit: Unit = "output_tokens"
 
-    def __init__(self, device: Device, model: ModelConfig) -> None:
-        self.device, self._model = device, model
-        self._paced: PacedLoad | None = None
+    def __init__(self, device: Device) -> None:
+        self.device = device
         device.switch(self.mode)
 
     def set(self, share: float, full_units_per_s: float | None) -> None:
-        made = PacedLoad if full_units_per_s else OfflineLoad
-        if not (full_units_per_s and self._paced):
-            load = made(self.device.scheduler, self._model, prompt_tokens=PROMPT_TOKENS, output_tokens=OUTPUT_TOKENS)
-            self._paced = load if isinstance(load, PacedLoad) else None
-            self.device.set_load(load)
-        if self._paced and full_units_per_s:
-            self._paced.requests_per_s = share * full_units_per_s / self._paced.output_tokens
+        self.device.offer(None if full_units_per_s is None else share * full_units_per_s / SHORT_TOKENS[1])

@@ -20,9 +20,9 @@ from wattwork.conditions import Watch
 from wattwork.device import Device
 from wattwork.errors import InvalidInput, whole
 from wattwork.figures import figure
-from wattwork.knobs import OUTPUT_TOKENS, PROMPT_TOKENS, Duty, Knob, Rate, Threads
+from wattwork.knobs import Duty, Knob, Rate, Threads
 from wattwork.levels import Level, Unit
-from wattwork.load import check_window
+from wattwork.load import SHORT_TOKENS, check_window
 from wattwork.machine import check_threads
 from wattwork.method import Progress, both, check_repeats, ticker, unsteady, warm_up
 from wattwork.report import PhaseResult, Report
@@ -74,8 +74,10 @@ def ladder(
             with closing(Threads(device, bench.job)) as knob:
                 report.ladder += plan.climb(knob)
         if bench.engine is not None:
-            report.ladder += plan.climb(Rate(device, bench.engine.config))
-            report.device |= {"prompt_tokens": PROMPT_TOKENS, "output_tokens": OUTPUT_TOKENS, "arrivals": "even"}
+            report.ladder += plan.climb(Rate(device))
+            report.device |= dict(zip(("prompt_tokens", "output_tokens"), SHORT_TOKENS, strict=True)) | {
+                "arrivals": "even"
+            }
         device.switch("idle")
         report.ladder.append(plan.active_idle(device))
     return report
@@ -126,7 +128,7 @@ class Plan:
         watch = Watch(device.name)
         windows = [self._window(device, f"active idle, {i + 1} of {self.repeats}", watch) for i in range(self.repeats)]
         level = _level(None, device, windows, 0.0, None)
-        return replace(level, warnings=(*doubt, *doubts(windows, watch.conditions())))
+        return replace(level, warnings=(*doubt, *doubts(windows, watch.conditions(), flat_out=False)))
 
     def _settled(self, knob: Knob, target: float, share: float, full_units_per_s: float) -> float:
         """The share with which a short window comes near the target, or the last one tried."""
@@ -152,7 +154,8 @@ class Plan:
                 knob.set(share, full_units_per_s)
             windows.append(self._window(knob.device, f"{knob.mode} at {target:.0%}, {i + 1} of {self.repeats}", watch))
         level = _level(knob, knob.device, windows, target, full_units_per_s)
-        doubt = doubts(windows, watch.conditions(), flat_out=full_units_per_s is None)
+        full = full_units_per_s is None
+        doubt = doubts(windows, watch.conditions(), flat_out=full, still=full)
         return replace(level, warnings=(*missed(level), *doubt)), share
 
     def _window(self, device: Device, step: str, watch: Watch) -> PhaseResult:

@@ -21,6 +21,9 @@ Tick = Callable[[], None]
 OFFLINE_PROMPT_TOKENS = 128
 OFFLINE_OUTPUT_TOKENS = 128
 
+# Of short requests, so that a window also of a slow device holds many: prompt and output tokens of each.
+SHORT_TOKENS = (32, 32)
+
 TICK_S = 0.1  # how often a waiting measurement looks about: progress, samples, Ctrl-C
 
 
@@ -49,14 +52,13 @@ class OfflineLoad:
         self,
         scheduler: Scheduler,
         model: ModelConfig,
-        *,
         prompt_tokens: int = OFFLINE_PROMPT_TOKENS,
         output_tokens: int = OFFLINE_OUTPUT_TOKENS,
     ) -> None:
         self._scheduler = scheduler
         self._vocab = model.vocab
         self._prompt_tokens = min(prompt_tokens, model.context // 2)
-        self.output_tokens = min(output_tokens, model.context - self._prompt_tokens)
+        self._output_tokens = min(output_tokens, model.context - self._prompt_tokens)
         self._sent = 0
         self._running: list[Handle] = []
 
@@ -68,7 +70,7 @@ class OfflineLoad:
             # The first batch's outputs have every length from short to full: otherwise all sequences end, and all
             # prompts come, in the same step, and a window sees waves instead of a rate.
             share = min(1.0, (self._sent + 1) / batch)
-            self._send(max(1, round(self.output_tokens * share)))
+            self._send(max(1, round(self._output_tokens * share)))
 
     def run(self, seconds: float, tick: Tick) -> None:
         """Flat out for so long. Requests unfinished then go on running: `cancel` ends them."""
@@ -95,15 +97,17 @@ class OfflineLoad:
 
 
 class PacedLoad(OfflineLoad):
-    """Sends such requests at even distances, `requests_per_s` of them a second, over all windows without a break.
+    """Sends short requests at even distances, `requests_per_s` of them a second, over all windows without a break.
 
     Even, not Poisson: n random arrivals differ from their mean by 1/sqrt(n), more than 2 % of up to 2,500, so that a
     short window would miss its load by chance. An engine that does not keep up with it is sent no more than two
     batches at once, so that a queue does not grow without end.
     """
 
-    requests_per_s: float = 1.0
-    _next_s = 0.0  # when the next request is due
+    def __init__(self, scheduler: Scheduler, model: ModelConfig, requests_per_s: float) -> None:
+        super().__init__(scheduler, model, *SHORT_TOKENS)
+        self.requests_per_s = requests_per_s
+        self._next_s = 0.0  # when the next request is due
 
     def run(self, seconds: float, tick: Tick) -> None:
         """At that rate for so long. Requests unfinished then go on running."""
@@ -115,7 +119,7 @@ class PacedLoad(OfflineLoad):
             wait_until(self._next_s, tick)
             self._forget()
             if len(self._running) < 2 * self._scheduler.config.max_num_seqs:
-                self._send(self.output_tokens)
+                self._send(self._output_tokens)
             self._next_s += 1 / self.requests_per_s
         wait_until(end_s, tick)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from wattwork import defaults
 from wattwork.levels import LEAST_S, overall
 from wattwork.render import NONE, SOURCES, grouped, headline, make_table, si, three
 
@@ -64,8 +65,8 @@ def with_interval(figure: Figure | None, unit: str) -> str:
     said = amount(figure.median, unit)
     if figure.ci95 is None or not figure.median:
         return said
-    half = max(figure.median - figure.ci95[0], figure.ci95[1] - figure.median)
-    return f"{said} ±{half / abs(figure.median):.1%}"
+    half = max(figure.median - figure.ci95[0], figure.ci95[1] - figure.median) / abs(figure.median)
+    return f"{said} ±{f'{half:.1%}' if half < 0.1 else f'{half:.0%}' if half < 10 else f'{half:.0f}x'}"
 
 
 def ladder_notes(report: Report) -> list[str]:
@@ -93,7 +94,7 @@ def print_switches(report: Report, console: Console) -> None:
     """The matrix: rows from, columns to."""
     costs = report.switch_costs
     console.print(Text(headline("switches", report), style="bold"))
-    table = make_table("from", *(f"to {mode}" for mode in MODES))
+    table = make_table("from", "", *(f"to {mode}" for mode in MODES))
     for before in MODES:
         cells = [
             _cell(next((c for c in costs if (c.from_mode, c.to_mode) == (before, after)), None)) for after in MODES
@@ -108,20 +109,8 @@ def print_switches(report: Report, console: Console) -> None:
 def _cell(cost: SwitchCost | None) -> str:
     if cost is None:
         return NONE
-    new = NONE if cost.first_unit_s is None else span(cost.first_unit_s, "s")
-    joules = NONE if cost.joules is None else span(cost.joules, "J")
-    return f"{span(cost.command_s, 's')}\n{new}\n{joules}"
-
-
-def span(figure: Figure, unit: str) -> str:
-    """A median, and below it nothing of what does not fit a narrow terminal: 5.21 ms (4.90 to 5.60)."""
-    said = si(figure.median, unit)
-    if figure.ci95 is None:
-        return said
-    number, _, prefixed = said.partition(" ")
-    factor = figure.median / float(number.replace(",", "")) if float(number.replace(",", "")) else 1.0
-    low, high = (three(value / factor) for value in figure.ci95)
-    return f"{number} {prefixed} ({low} to {high})"
+    figures = ((cost.command_s, "s"), (cost.first_unit_s, "s"), (cost.joules, "J"))
+    return "\n".join(with_interval(figure, unit) for figure, unit in figures)
 
 
 def switch_notes(report: Report) -> list[str]:
@@ -130,8 +119,10 @@ def switch_notes(report: Report) -> list[str]:
     if not costs:
         return []
     notes = [
-        "In each: until the old work had stopped, until the first unit of new work, and the energy "
-        f"({SOURCES[costs[0].source]}) until then; medians of {costs[0].command_s.n} switches (95 % interval)."
+        "From the command until the old work had stopped, until the first unit of new work, and the device's energy "
+        f"({SOURCES[costs[0].source]}) until then: medians of {costs[0].command_s.n} switches ± the larger half of "
+        "the 95 % interval, which for the energy holds the meter's own.",
+        f"Inference was at {defaults.LOAD:g} of its flat-out rate, in short requests, when it was left or joined.",
     ]
     if any(cost.joules is None for cost in costs):
         notes.append("No energy where a switch is over before the meter's next update, or the meter failed.")

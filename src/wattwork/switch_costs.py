@@ -11,15 +11,17 @@ from statistics import median
 from typing import get_args
 
 from wattwork import defaults
-from wattwork.device import Device
+from wattwork.device import FRONT_MODES, Device
 from wattwork.errors import InvalidInput
 from wattwork.figures import SEED, figure
 from wattwork.levels import Figure, SwitchCost
+from wattwork.load import SHORT_TOKENS
 from wattwork.meters import Energy
 from wattwork.method import Progress, check_repeats
 from wattwork.report import Mode, Report, Switch
 from wattwork.workbench import workbench
 
+CALIBRATE_S = 1.0
 DWELL_S = 0.25  # of work in a mode before it is left, so that there is something to stop
 _MODES: tuple[Mode, ...] = get_args(Mode)
 
@@ -35,19 +37,24 @@ def switch_costs(
     """The cost of each of the twelve switches between idle, hash, infer and mixed, from `repeats` of each.
 
     `device` has a job and an engine bound, and no trace; it is left idle. Between two switches it works for `dwell_s`
-    seconds, inference flat out. The order is a walk that takes every switch once, another one each time, drawn by
-    `seed`. Medians with bootstrap intervals. The joules are those of the whole device while the switch lasts, and their
-    interval holds the meter's own, too; where most of the switches of a pair end before the meter's next update, they
-    are None. InvalidInput for figures that cannot be.
+    seconds, inference at `defaults.LOAD` of its flat-out rate: flat out it would leave hashing nothing. The order is a
+    walk that takes every switch once, another one each time, drawn by `seed`. Medians with bootstrap intervals. The
+    joules are those of the whole device while the switch lasts, and their interval holds the meter's own, too; where
+    most of the switches of a pair end before the meter's next update, they are None. InvalidInput for figures that
+    cannot be.
     """
     check_repeats(repeats)
     if not 0 < dwell_s <= 3600:
         raise InvalidInput(f"dwell_s must be above 0 and at most 3600, not {dwell_s}.")
     seen: dict[tuple[str, str], list[tuple[Switch, Energy]]] = defaultdict(list)
     order = random.Random(seed)
+    progress("switches: the engine's rate", None)
+    requests_per_s = _requests_per_s(device)
     device.switch("idle")
     for i in range(repeats):
         for n, (before, after) in enumerate(walk(order)):
+            if before in FRONT_MODES:
+                device.offer(requests_per_s)
             device.run(dwell_s, tick=partial(progress, f"switches, round {i + 1} of {repeats}", n / 12))
             with device.meter.window() as window:
                 switch = device.switch(after)
@@ -71,6 +78,15 @@ def walk(order: random.Random) -> list[tuple[Mode, Mode]]:
             tour.append(path.pop())
     tour.reverse()
     return list(pairwise(tour))
+
+
+def _requests_per_s(device: Device) -> float:
+    """Of short requests, for the load."""
+    device.switch("infer")
+    device.offer(None)
+    device.run(CALIBRATE_S)
+    rate = device.run(CALIBRATE_S).output_throughput or 1.0
+    return defaults.LOAD * rate / SHORT_TOKENS[1]
 
 
 def measure_switches(

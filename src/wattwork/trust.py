@@ -21,12 +21,15 @@ MOST_DRIFT = 0.02  # over the repeats, share of the mean
 DRIFT_T = 2.0  # standard errors by which it must stand out
 
 
-def doubts(windows: Sequence[PhaseResult], conditions: Conditions, *, flat_out: bool = False) -> tuple[str, ...]:
+def doubts(
+    windows: Sequence[PhaseResult], conditions: Conditions, *, flat_out: bool, still: bool = True
+) -> tuple[str, ...]:
     """Sentences for what is doubtful in these windows of one mode, measured one after another; () where nothing is.
 
-    `flat_out`: the work left no pauses, so that the clock has no reason to fall but heat or a limit.
+    `flat_out`: the work left no pauses, so that the clock has no reason to fall but heat or a limit. `still`: nothing
+    was set anew between the windows, so that they have no reason to drift.
     """
-    return (*_meter(windows), *_machine(conditions, flat_out), *_drift(windows))
+    return (*_meter(windows), *_machine(conditions, flat_out), *(_drift(windows) if still else ()))
 
 
 def _meter(windows: Sequence[PhaseResult]) -> list[str]:
