@@ -131,7 +131,11 @@ class Plan:
         return replace(level, warnings=(*doubt, *doubts(windows, watch.conditions(), flat_out=False)))
 
     def _settled(self, knob: Knob, target: float, share: float, full_units_per_s: float) -> float:
-        """The share with which a short window comes near the target, or the last one tried."""
+        """The share with which a short window comes near the target, or the last one tried.
+
+        A correction that went past the target halves the ones that follow: the rate need not follow the share.
+        """
+        gain, below = 1.0, None
         for _ in range(SETTLE_ROUNDS):
             knob.set(share, full_units_per_s)
             tick = partial(self.progress, f"{knob.mode} at {target:.0%}: settling", None)
@@ -139,7 +143,10 @@ class Plan:
             load = _units_per_s([window], knob.unit) / full_units_per_s
             if abs(load / target - 1) <= SETTLED:
                 break
-            share = corrected(share, target, load)
+            if below not in (None, load < target):
+                gain /= 2
+            below = load < target
+            share = corrected(share, target, load, gain)
         return share
 
     def _measured(self, knob: Knob, target: float, share: float, full_units_per_s: float | None) -> tuple[Level, float]:
@@ -149,7 +156,7 @@ class Plan:
         for i in range(self.repeats):
             if windows and full_units_per_s:
                 load = _units_per_s(windows, knob.unit) / full_units_per_s
-                share = share if abs(load / target - 1) <= SETTLED else corrected(share, target, load)
+                share = share if abs(load / target - 1) <= SETTLED else corrected(share, target, load, 0.5)
             if full_units_per_s:
                 knob.set(share, full_units_per_s)
             windows.append(self._window(knob.device, f"{knob.mode} at {target:.0%}, {i + 1} of {self.repeats}", watch))
@@ -162,9 +169,12 @@ class Plan:
         return device.run(self.seconds, tick=both(watch.look, ticker(self.progress, step, self.seconds)))
 
 
-def corrected(share: float, target: float, load: float) -> float:
-    """The share to set next, where this one gave that load: in proportion, by MOST_FACTOR at most."""
-    factor = target / load if load > 0 else MOST_FACTOR
+def corrected(share: float, target: float, load: float, gain: float = 1.0) -> float:
+    """The share to set next, where this one gave that load: in proportion, by MOST_FACTOR at most.
+
+    `gain` 1 is right where the load follows the share; less is careful.
+    """
+    factor = (target / load) ** gain if load > 0 else MOST_FACTOR
     return min(1.0, max(LEAST_SHARE, share * min(MOST_FACTOR, max(1 / MOST_FACTOR, factor))))
 
 

@@ -52,7 +52,8 @@ def plot(report: Report, path: Path) -> None:
         axes.set(title=title, xlabel="load, % of the full rate", ylabel=unit, xlim=(-3, 106))
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False, loc="lower right")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, loc="lower right")
     efficiency.axhline(100, color="#888888", linewidth=0.8, linestyle=":")
     _save(picture, path)
 

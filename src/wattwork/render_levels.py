@@ -94,21 +94,19 @@ def print_switches(report: Report, console: Console) -> None:
     """The matrix: rows from, columns to."""
     costs = report.switch_costs
     console.print(Text(headline("switches", report), style="bold"))
-    table = make_table("from", "", *(f"to {mode}" for mode in MODES))
+    cells = {(cost.from_mode, cost.to_mode): _cell(cost) for cost in costs}
+    table = make_table("from", *(f"to {mode}" for mode in MODES))
     for before in MODES:
-        cells = [
-            _cell(next((c for c in costs if (c.from_mode, c.to_mode) == (before, after)), None)) for after in MODES
-        ]
-        table.add_row(before, *cells)
+        table.add_row(
+            f"{before}: stopped\n  first unit\n  energy", *(cells.get((before, after), NONE) for after in MODES)
+        )
         table.add_section()
     console.print(table)
     for note in switch_notes(report):
         console.print(Text(f"• {note}"))
 
 
-def _cell(cost: SwitchCost | None) -> str:
-    if cost is None:
-        return NONE
+def _cell(cost: SwitchCost) -> str:
     figures = ((cost.command_s, "s"), (cost.first_unit_s, "s"), (cost.joules, "J"))
     return "\n".join(with_interval(figure, unit) for figure, unit in figures)
 

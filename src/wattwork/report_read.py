@@ -134,11 +134,10 @@ def _level(data: Reader) -> Level:
 
 
 def _switch_cost(data: Reader) -> SwitchCost:
-    command = data.child("command_s")
     return SwitchCost(
         from_mode=data.choice("from", MODES),
         to_mode=data.choice("to", MODES),
-        command_s=_figure(command or Reader(None, f"{data.where}: command_s")),
+        command_s=_figure(Reader(data.value("command_s"), f"{data.where}: command_s")),
         first_unit_s=_optional_figure(data, "first_unit_s"),
         joules=_optional_figure(data, "joules"),
         source=data.choice("source", KINDS),
