@@ -14,7 +14,7 @@ from wattwork.conditions import Watch
 from wattwork.data import mainnet_header
 from wattwork.errors import InvalidInput
 from wattwork.knobs import Duty, Rate, Threads
-from wattwork.ladder import Plan, corrected, ladder, missed
+from wattwork.ladder import Ladder, corrected, ladder, missed
 from wattwork.ladder_csv import COLUMNS, csv_of
 from wattwork.levels import Figure, Level, overall
 from wattwork.load import SHORT_TOKENS
@@ -27,14 +27,14 @@ def still_machine(monkeypatch, tmp_path):
     monkeypatch.setattr("wattwork.ladder.Watch", lambda device: Watch(device, root=tmp_path))
 
 
-def plan(levels=10, seconds=20.0, repeats=3):
-    return Plan(levels, seconds, repeats, lambda step, share: None)
+def steps(levels=10, seconds=20.0, repeats=3):
+    return Ladder(levels, seconds, repeats, lambda step, share: None)
 
 
 def test_a_proportional_device_is_stepped_down_from_its_full_rate():
     device = StandIn()
     knob = Knob(device)
-    levels = plan().climb(knob)
+    levels = steps().climb(knob)
     assert [level.target for level in levels] == pytest.approx([i / 10 for i in range(10, 0, -1)])
     assert [level.load for level in levels] == pytest.approx([level.target for level in levels], rel=1e-5)
     assert levels[0].units_per_s == Figure(1e6, (1e6, 1e6), 3)
@@ -51,32 +51,32 @@ def test_a_proportional_device_is_stepped_down_from_its_full_rate():
 def test_the_controller_finds_every_level_of_a_device_that_is_not(power, noise, seed, n):
     """Rates that follow the share to some power, as with clocks that rise and caches that are shared."""
     device = StandIn(rate=lambda share, t_s: 1e8 * share**power, noise=noise, seed=seed)
-    for level in plan(n).climb(Knob(device)):
+    for level in steps(n).climb(Knob(device)):
         assert abs(level.load / level.target - 1) <= 0.02, level
         assert missed(level) == ()
 
 
 def test_a_load_that_drifts_is_followed():
     device = StandIn(rate=lambda share, t_s: 1e6 * share * (1 + max(0.0, t_s - 80.0) * 1e-4))
-    assert all(missed(level) == () for level in plan().climb(Knob(device)))
+    assert all(missed(level) == () for level in steps().climb(Knob(device)))
 
 
 def test_a_level_that_cannot_be_reached_says_so_and_the_others_are_kept():
     device = StandIn(rate=lambda share, t_s: 1e6 * max(share, 0.35))
-    levels = plan(5).climb(Knob(device))
+    levels = steps(5).climb(Knob(device))
     assert [bool(missed(level)) for level in levels] == [False, False, False, False, True]
     assert levels[-1].warnings == ("The load was 35.0%, not 20% within 2%; give more seconds.",)
 
 
 def test_a_device_that_does_nothing_is_no_full_rate():
     with pytest.raises(InvalidInput, match="the device did nothing; give more seconds"):
-        plan().climb(Knob(StandIn(rate=lambda share, t_s: 0.0)))
+        steps().climb(Knob(StandIn(rate=lambda share, t_s: 0.0)))
 
 
 def test_active_idle_comes_without_work():
     device = StandIn()
     device.switch("idle")
-    level = plan().active_idle(device)
+    level = steps().active_idle(device)
     assert (level.mode, level.target, level.load, level.unit, level.units_per_s) == ("idle", 0.0, None, None, None)
     assert level.watts.median == 10.0
 

@@ -296,6 +296,8 @@ def test_doubts_and_shortness_are_said_below_the_tables():
     console = Console(file=io.StringIO(), width=200)
     print_report(example(), console)
     assert "• mixed: Other processes took 25% of the machine's CPU time; end them." in console.file.getvalue()
+    assert "10.0 W ±10% as told" in console.file.getvalue()
+    assert "• The device ran at 2,000 to 3,000 MHz, 40 to 60 °C." in console.file.getvalue()
     assert "• Quick: windows of 10.0 s; for figures to rely on, give --seconds 60." in console.file.getvalue()
 
 

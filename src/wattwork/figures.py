@@ -27,10 +27,10 @@ def figure(values: Sequence[float | None], *, seed: int = SEED) -> Figure | None
 
     RESAMPLES medians of as many values drawn with replacement by `seed`; then the distances of their 2.5th and 97.5th
     percentiles from the median are stretched by t / z x sqrt(n / (n - 1)), as percentile intervals of few values are
-    too narrow by that (Hesterberg, "What Teachers Should Know About the Bootstrap", 2015,
-    https://arxiv.org/abs/1411.5279). Of normal values it holds the truth in 91 to 98 % of the cases from 2 repeats
-    on. What is never below zero has an interval that is not, either. It tells how repeats differ; what all of them
-    share, as a sensor's calibration, it cannot see.
+    too narrow by that (Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69, 2015,
+    https://doi.org/10.1080/00031305.2015.1089789). Of normal values it holds the truth in 91 to 98 % of the cases from
+    2 repeats on. What is never below zero has an interval that is not, either. It tells how repeats differ; what all of
+    them share, as a sensor's calibration, it cannot see.
     """
     known = [value for value in values if value is not None]
     if not known or len(known) < len(values):

@@ -62,24 +62,26 @@ def ladder(
     names an argument that cannot be.
     """
     _check(name, mode=mode, levels=levels, seconds=seconds, by=by, threads=threads)
-    plan = Plan(levels, seconds, check_repeats(repeats), progress)
+    steps = Ladder(levels, seconds, check_repeats(repeats), progress)
     needed = model if mode != "hash" else None
     with workbench(name, model=needed, threads=threads, watts=watts, progress=progress) as bench:
         device, report = bench.device, bench.report
         report.device["hashing_by"] = by if mode != "infer" else None
         if mode != "infer" and by == "duty":
-            report.ladder += plan.climb(Duty(device))
+            report.ladder += steps.climb(Duty(device))
             device.scheduler.throttle()
         elif mode != "infer":
             with closing(Threads(device, bench.job)) as knob:
-                report.ladder += plan.climb(knob)
+                report.ladder += steps.climb(knob)
         if bench.engine is not None:
-            report.ladder += plan.climb(Rate(device))
-            report.device |= dict(zip(("prompt_tokens", "output_tokens"), SHORT_TOKENS, strict=True)) | {
-                "arrivals": "even"
+            report.ladder += steps.climb(Rate(device))
+            report.device["requests"] = {
+                "prompt_tokens": SHORT_TOKENS[0],
+                "output_tokens": SHORT_TOKENS[1],
+                "even": True,
             }
         device.switch("idle")
-        report.ladder.append(plan.active_idle(device))
+        report.ladder.append(steps.active_idle(device))
     return report
 
 
@@ -96,7 +98,7 @@ def _check(name: str, *, mode: str, levels: int, seconds: float, by: str, thread
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Ladder:
     """How the levels are measured."""
 
     levels: int

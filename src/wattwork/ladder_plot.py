@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wattwork.errors import InvalidInput
-from wattwork.render import SOURCES, headline
+from wattwork.render import SOURCES, amount, headline
 
 if TYPE_CHECKING:
     from wattwork.levels import Figure, Level
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".svg", ".pdf")
 _COLOURS = {"hash": "#d95f02", "infer": "#1b6ca8", "idle": "#555555"}
 _MARKERS = {"hash": "o", "infer": "s", "idle": "D"}
-_UNITS = {"hash": "H", "infer": "tok"}
+_UNITS = {"hash": "H/J", "infer": "tok/J"}
 
 
 def check_plot(path: Path | None) -> None:
@@ -83,15 +83,9 @@ def _efficiency(axes: Any, mode: str, levels: list[Level]) -> None:
     if not rows:
         return
     full = rows[0][1]
-    label = f"{mode}: 100% is {_per_joule(full, _UNITS[mode])}"
+    label = f"{mode}: 100% is {amount(full, _UNITS[mode])}"
     style = {"color": _COLOURS[mode], "marker": _MARKERS[mode], "markersize": 4, "linewidth": 1.4}
     axes.plot([x for x, _ in rows], [100 * y / full for _, y in rows], label=label, **style)
-
-
-def _per_joule(value: float, unit: str) -> str:
-    from wattwork.render_levels import amount
-
-    return amount(value, f"{unit}/J")
 
 
 def _save(picture: Any, path: Path) -> None:

@@ -16,6 +16,7 @@ from wattwork.errors import DeviceError, MeterError
 from wattwork.levels import LEAST_S
 
 if TYPE_CHECKING:
+    from wattwork.levels import Figure
     from wattwork.report import PhaseResult, Report
 
 LEAST_WIDTH = 100  # columns, where the output is no terminal
@@ -80,7 +81,8 @@ def _gpus() -> list[tuple[str, str]]:
 
 def notes(report: Report) -> list[str]:
     """What must be said beside the figures."""
-    return [*_slow_path(report), *_power(report), *_trace(report), *_asic(report), *_proof(report), *_doubts(report)]
+    parts = (_slow_path, _power, _conditions, _trace, _asic, _proof, _doubts)
+    return [sentence for part in parts for sentence in part(report)]
 
 
 def si(value: float | None, unit: str) -> str:
@@ -100,6 +102,22 @@ def three(value: float) -> str:
     """Three significant digits, never in powers of ten."""
     digits = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
     return f"{value:,.{digits}f}"
+
+
+def amount(value: float, unit: str) -> str:
+    """Three significant digits; hashes with an SI prefix."""
+    return f"{three(value)} {unit}" if unit.startswith("tok") or unit == "W" else si(value, unit)
+
+
+def with_interval(figure: Figure | None, unit: str) -> str:
+    """A median and the larger half of its interval: 41.2 MH/s ±0.8%."""
+    if figure is None:
+        return NONE
+    said = amount(figure.median, unit)
+    if figure.ci95 is None or not figure.median:
+        return said
+    half = max(figure.median - figure.ci95[0], figure.ci95[1] - figure.median) / abs(figure.median)
+    return f"{said} ±{f'{half:.1%}' if half < 0.1 else f'{half:.0%}' if half < 10 else f'{half:.0f}x'}"
 
 
 def label(phase: PhaseResult) -> str:
@@ -139,11 +157,12 @@ def _work_rows(phase: PhaseResult) -> list[tuple[str, str, str]]:
     """(rate, units per joule, joules per unit) of each kind of work the phase does."""
     rows = []
     if phase.mode in ("infer", "mixed"):
-        rate = _rate(phase.output_throughput or 0, "tok/s")
+        rate = _repeated(phase, "output_throughput", "tok/s") or _rate(phase.output_throughput or 0, "tok/s")
         rows.append((rate, _rate(phase.output_tokens_per_joule, "tok/J"), si(phase.joules_per_output_token, "J/tok")))
     if phase.mode in ("hash", "mixed"):
         j_per_th = None if phase.joules_per_hash is None else phase.joules_per_hash * 1e12
-        rows.append((si(phase.hashes_per_s, "H/s"), si(phase.hashes_per_joule, "H/J"), si(j_per_th, "J/TH")))
+        rate = _repeated(phase, "hashes_per_s", "H/s") or si(phase.hashes_per_s, "H/s")
+        rows.append((rate, si(phase.hashes_per_joule, "H/J"), si(j_per_th, "J/TH")))
     return rows
 
 
@@ -151,7 +170,13 @@ def _watts(phase: PhaseResult) -> str:
     power = phase.power
     if power is None or power.watts is None:
         return NONE
-    return f"{three(power.watts)} W {SOURCES[power.source]}"
+    return f"{_repeated(phase, 'watts', 'W') or amount(power.watts, 'W')} {SOURCES[power.source]}"
+
+
+def _repeated(phase: PhaseResult, name: str, unit: str) -> str:
+    """The median of repeats with its interval; empty where there were none."""
+    figure = phase.method.figures.get(name) if phase.method else None
+    return with_interval(figure, unit) if figure and figure.ci95 else ""
 
 
 def _latency_table(report: Report) -> Table:
@@ -238,6 +263,18 @@ def _proof(report: Report) -> list[str]:
         f"Proof: around a mainnet block's nonce the search found exactly it, {report.proof.nonce}; hashlib gives the "
         f"same hash, {bytes.fromhex(report.proof.hash)[::-1].hex()}."
     ]
+
+
+def _conditions(report: Report) -> list[str]:
+    """Clock and temperature over all phases, where the machine told them."""
+    seen = [phase.conditions for phase in report.phases if phase.conditions]
+    said = []
+    for name, unit in (("clock_mhz", "MHz"), ("celsius", "°C")):
+        ranges = [span for conditions in seen if (span := getattr(conditions, name))]
+        if ranges:
+            low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+            said.append(f"{low:,.0f} to {high:,.0f} {unit}")
+    return [f"The device ran at {', '.join(said)}."] if said else []
 
 
 def _doubts(report: Report) -> list[str]:

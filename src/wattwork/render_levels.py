@@ -9,10 +9,10 @@ from rich.text import Text
 
 from wattwork import defaults
 from wattwork.levels import LEAST_S, overall
-from wattwork.render import NONE, SOURCES, grouped, headline, make_table, si, three
+from wattwork.render import NONE, SOURCES, amount, grouped, headline, make_table, with_interval
 
 if TYPE_CHECKING:
-    from wattwork.levels import Figure, Level, SwitchCost
+    from wattwork.levels import Level, SwitchCost
     from wattwork.report import Report
 
 UNITS = {"hash": ("H/s", "H/J"), "infer": ("tok/s", "tok/J")}
@@ -53,22 +53,6 @@ def _row(level: Level) -> tuple[str, str, str, str]:
     return f"{level.load:.1%}", rate, watts, amount(level.units_per_s.median / w, per_joule) if w else NONE
 
 
-def amount(value: float, unit: str) -> str:
-    """Three significant digits; hashes with an SI prefix."""
-    return f"{three(value)} {unit}" if unit.startswith("tok") or unit == "W" else si(value, unit)
-
-
-def with_interval(figure: Figure | None, unit: str) -> str:
-    """A median and the larger half of its interval: 41.2 MH/s ±0.8%."""
-    if figure is None:
-        return NONE
-    said = amount(figure.median, unit)
-    if figure.ci95 is None or not figure.median:
-        return said
-    half = max(figure.median - figure.ci95[0], figure.ci95[1] - figure.median) / abs(figure.median)
-    return f"{said} ±{f'{half:.1%}' if half < 0.1 else f'{half:.0%}' if half < 10 else f'{half:.0f}x'}"
-
-
 def ladder_notes(report: Report) -> list[str]:
     """How the levels were made, and what was doubtful of which."""
     notes = []
@@ -78,10 +62,10 @@ def ladder_notes(report: Report) -> list[str]:
         notes.append(f"Quick: levels of {least_s:.1f} s; for figures to rely on give them {LEAST_S:.0f} s or more.")
     if any(level.units_per_s and level.units_per_s.ci95 for level in levels):
         notes.append("± is the larger half of the 95 % interval that repeats show; a meter's own error is not in it.")
-    if any(level.mode == "infer" for level in levels):
+    if requests := report.device.get("requests"):
         notes.append(
-            f"Inference: requests of {report.device.get('prompt_tokens')} prompt and "
-            f"{report.device.get('output_tokens')} output tokens, offered evenly; flat out at 100%."
+            f"Inference: requests of {requests['prompt_tokens']} prompt and {requests['output_tokens']} output tokens, "
+            "offered evenly; flat out at 100%."
         )
     if any(level.mode == "hash" for level in levels):
         notes.append(
@@ -94,7 +78,7 @@ def print_switches(report: Report, console: Console) -> None:
     """The matrix: rows from, columns to."""
     costs = report.switch_costs
     console.print(Text(headline("switches", report), style="bold"))
-    cells = {(cost.from_mode, cost.to_mode): _cell(cost) for cost in costs}
+    cells: dict[tuple[str, str], str] = {(cost.from_mode, cost.to_mode): _cell(cost) for cost in costs}
     table = make_table("from", *(f"to {mode}" for mode in MODES))
     for before in MODES:
         table.add_row(

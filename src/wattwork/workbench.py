@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from wattwork.data import MAINNET_HEIGHTS, mainnet_header
@@ -36,15 +36,15 @@ def workbench(
     `threads`: workers (None: the CPUs this process may use). `watts`: the operator's own reading, in place of a meter.
     """
     config = preset(model) if model is not None else None
-    with Device(name, threads=threads, meter=Meter("auto", device=name, watts=watts)) as device:
+    meter = Meter("auto", device=name, watts=watts)
+    with Device(name, threads=threads, meter=meter) as device, ExitStack() as stack:
         job = Job(Work.from_header(mainnet_header(MAINNET_HEIGHTS[-1])), device=name)
         engine = None
         if config is not None:
             progress(f"loading {model}", None)
             engine = make_engine(config, threads=threads, device=name)
+            stack.callback(engine.close)
+            stack.callback(device.close)  # before its engine
         about = describe_device(name, isa=job.isa, threads=device.threads) | {"model": model}
         device.bind(job, engine)
         yield Workbench(device, job, engine, Report(about, describe_versions()))
-        device.close()
-        if engine is not None:
-            engine.close()
