@@ -89,6 +89,14 @@ def test_progress_names_each_window(watch):
     assert list(dict.fromkeys(said)) == ["hash: warm-up", "hash, 1 of 2", "hash, 2 of 2"]
 
 
+@pytest.mark.parametrize("seconds", [0, -1.0, float("nan"), float("inf")])
+def test_lengths_that_cannot_be(seconds):
+    device = StandIn()
+    with pytest.raises(InvalidInput, match="seconds must be above 0"):
+        measure(device, "hash", seconds=seconds)
+    assert device.lengths_s == []
+
+
 @pytest.mark.parametrize("repeats", [0, -1, 10_001, 1.5])
 def test_repeats_that_cannot_be(repeats):
     with pytest.raises(InvalidInput, match="repeats must be"):

@@ -35,8 +35,9 @@ Kinds = Literal["hash", "infer", "both"]
 WITHIN = 0.02  # of its target a level's load must be
 SETTLED = 0.01  # the controller aims at that
 SETTLE_ROUNDS = 8
-SETTLE_SHARE = 0.25  # of a window's length, for the short ones before it
-TRIES = 3
+SETTLE_SHARE = 0.1  # of a window's length, for the short ones before it,
+LEAST_SETTLE_S = 1.0  # and so long at least, or half a window
+TRIES = 2
 LEAST_SHARE = 1e-4
 MOST_FACTOR = 2.0  # of one correction
 MOST_LEVELS = 100
@@ -138,10 +139,11 @@ class Ladder:
         A correction that went past the target halves the ones that follow: the rate need not follow the share.
         """
         gain, below = 1.0, None
+        seconds = max(SETTLE_SHARE * self.seconds, min(LEAST_SETTLE_S, self.seconds / 2))
         for _ in range(SETTLE_ROUNDS):
             knob.set(share, full_units_per_s)
             tick = partial(self.progress, f"{knob.mode} at {target:.0%}: settling", None)
-            window = knob.device.run(self.seconds * SETTLE_SHARE, tick=tick)
+            window = knob.device.run(seconds, tick=tick)
             load = _units_per_s([window], knob.unit) / full_units_per_s
             if abs(load / target - 1) <= SETTLED:
                 break

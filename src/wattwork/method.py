@@ -13,7 +13,7 @@ from wattwork.errors import InvalidInput, whole
 from wattwork.figures import LOOK, figure, is_steady
 from wattwork.latency import Latency, Yields
 from wattwork.levels import LEAST_S, Figure, Method
-from wattwork.load import Tick
+from wattwork.load import Tick, check_window
 from wattwork.report import Mode, PhaseResult, Power
 from wattwork.trust import doubts
 
@@ -54,6 +54,7 @@ def measure(
     """
     seconds = (QUICK_S if quick else LEAST_S) if seconds is None else seconds
     repeats = (QUICK_REPEATS if quick else REPEATS) if repeats is None else check_repeats(repeats)
+    check_window(seconds, 1.0)
     if device.mode != mode:
         device.switch(mode)
     step = step or mode
