@@ -57,7 +57,7 @@ def test_what_never_stands_still_is_measured_all_the_same_and_told(watch):
     phase = measure(device, "hash", watch=watch)
     assert phase.method.steady is False
     assert phase.method.warm_up_s == WARM_UP_WINDOWS * 1.0
-    assert phase.warnings[0] == "Throughput or power was not steady after a warm-up of 60.0 s."
+    assert phase.warnings[0] == "Throughput or power was not steady after a warm-up of 40.0 s."
     assert any("hash rate drifted by" in said for said in phase.warnings)
 
 

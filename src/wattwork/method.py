@@ -26,7 +26,7 @@ Progress = Callable[[str, float | None], None]
 REPEATS = 5
 QUICK_S, QUICK_REPEATS = 5.0, 3
 
-WARM_UP_WINDOWS = 60  # of a warm-up at most; of them LOOK at least
+WARM_UP_WINDOWS = 40  # of a warm-up at most, LOOK at least; more would take `compare` past 90 s
 WARM_UP_S = 1.0  # each, where the windows that follow last a minute
 LEAST_WARM_UP_S = 0.02
 MOST_BATCH_S = 30.0  # however long the first batch takes
@@ -45,9 +45,9 @@ def measure(
 ) -> PhaseResult:
     """Measure a mode of a device that has bound what the mode needs; it is left in that mode.
 
-    First it warms up until throughput and power are steady (`figures.is_steady`), at most as long as a window. Then
-    `repeats` windows (default 5) of `seconds` each (default 60), energy and work of the same window; `quick` makes
-    that 3 of 5 s. In sum they are the phase; its `method` has the windows' medians with bootstrap intervals,
+    First it warms up until throughput and power are steady (`figures.is_steady`), at most for two thirds of a window's
+    length. Then `repeats` windows (default 5) of `seconds` each (default 60), energy and work of the same window;
+    `quick` makes that 3 of 5 s. In sum they are the phase; its `method` has the windows' medians with their intervals,
     `conditions` the machine's clock and temperature, and `warnings` says in sentences why it should not be trusted.
     A phase of less than 60 s says that it is quick. With a trace bound each window plays it from its start, which has
     no steady state to wait for. `watch` makes what looks at the machine. InvalidInput for lengths that cannot be.
