@@ -49,8 +49,8 @@ def plot(report: Report, path: Path) -> None:
     for level in idle:
         _points(power, "active idle", "idle", [0.0], [level.watts])
     for axes, title, unit in ((power, "Power", f"W ({source})"), (efficiency, "Work per joule", "% of full load's")):
-        axes.set(title=title, xlabel="load, % of the full rate", ylabel=unit, xlim=(-3, 106))
-        axes.set_ylim(bottom=0)
+        axes.set(title=title, xlabel="load, % of the full rate", ylabel=unit)
+        axes.set(xlim=(-3, max(104.0, axes.get_xlim()[1])), ylim=(0, None))
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, loc="lower right")
@@ -59,8 +59,9 @@ def plot(report: Report, path: Path) -> None:
 
 
 def _power(axes: Any, mode: str, levels: list[Level]) -> None:
-    known = [level for level in levels if level.watts and level.load is not None]
-    _points(axes, mode, mode, [100 * (level.load or 0.0) for level in known], [level.watts for level in known])
+    rows = [(level.load, level.watts) for level in levels if level.watts and level.load is not None]
+    rows.sort(key=lambda row: row[0])  # one that missed its load may lie past another
+    _points(axes, mode, mode, [100 * load for load, _ in rows], [watts for _, watts in rows])
 
 
 def _points(axes: Any, label: str, mode: str, x: list[float], figures: list[Figure | None]) -> None:
@@ -82,7 +83,8 @@ def _efficiency(axes: Any, mode: str, levels: list[Level]) -> None:
     ]
     if not rows:
         return
-    full = rows[0][1]
+    full = rows[0][1]  # the full level comes first
+    rows.sort()
     label = f"{mode}: 100% is {amount(full, _UNITS[mode])}"
     style = {"color": _COLOURS[mode], "marker": _MARKERS[mode], "markersize": 4, "linewidth": 1.4}
     axes.plot([x for x, _ in rows], [100 * y / full for _, y in rows], label=label, **style)
