@@ -15,11 +15,11 @@ from contextlib import closing
 from statistics import median, quantiles
 
 from wattwork import Device, Job, Meter, Work, packaged_trace, size_trace
+from wattwork.comparison import solo_capacity_tok_s
 from wattwork.data import MAINNET_HEIGHTS, mainnet_header
 from wattwork.device import scheduler_config
 from wattwork.engines import make_engine, preset
 from wattwork.machine import default_threads
-from wattwork.measure import solo_capacity_tok_s
 from wattwork.replay_live import play_once, solo_hashes_per_s
 from wattwork.serving import SLO
 

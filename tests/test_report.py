@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -12,11 +13,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from wattwork import machine
+from wattwork.conditions import Conditions
 from wattwork.data import mainnet_header, packaged_bytes
 from wattwork.errors import InvalidInput
 from wattwork.latency import Latency, Yields
+from wattwork.levels import Figure, Level, Method, SwitchCost
 from wattwork.meters import Energy, Meter
-from wattwork.render import print_report
+from wattwork.render import grouped, print_report
 from wattwork.report import MODES, SCENARIOS, PhaseResult, Power, Proof, Report, Switch
 from wattwork.trace import packaged_trace, size_trace
 
@@ -50,10 +53,15 @@ def example():
                 yields=Yields(7, 20.5, 40.0),
                 trace=sized.info.to_dict(),
                 samples=[{"t_s": 1.0, "hashes": 10**7, "output_tokens": 9}],
+                method=Method(3, True, None, 0.0, {"watts": Figure(10.0, (9.0, 11.0), 3)}),
+                conditions=Conditions((2000.0, 3000.0), (40.0, 60.5), 100.0, 0, 0.25, 0.0),
+                warnings=("Other processes took 25% of the machine's CPU time; end them.",),
             ),
         ],
         switches=[Switch("idle", "hash", 0.001, 0.002, 0.5), Switch("hash", "idle", 0.001, None, None)],
         proof=Proof(header.hex(), int.from_bytes(header[76:], "little"), digest.hex()),
+        ladder=[Level("idle", 0.0, None, None, None, Figure(2.0, None, 1), "counter", 10.0)],
+        switch_costs=[SwitchCost("idle", "hash", Figure(1e-6, None, 1), None, None, "counter")],
     )
 
 
@@ -68,15 +76,22 @@ def test_round_trip_and_schema(tmp_path):
 
 
 amounts = st.none() | st.floats(0, 1e12)
-powers = st.builds(
-    Power,
-    amounts,
-    amounts,
-    st.none() | st.tuples(st.floats(0, 1), st.floats(1, 2)),
-    st.sampled_from(["counter", "sampled", "external", "estimated"]),
-    st.none() | st.floats(0, 1),
-    st.text(),
+intervals = st.none() | st.tuples(st.floats(0, 1), st.floats(1, 2))
+counts = st.none() | st.integers(0, 2**70)
+shares = st.none() | st.floats(0, 1)
+sentences = st.lists(st.text(), max_size=2).map(tuple)
+sources = st.sampled_from(["counter", "sampled", "external", "estimated"])
+figures = st.builds(Figure, st.floats(-1e9, 1e9), intervals, st.integers(1, 2**40))
+powers = st.builds(Power, amounts, amounts, intervals, sources, shares, st.text(), counts, sentences)
+methods = st.builds(
+    Method,
+    st.integers(1, 9),
+    st.booleans(),
+    st.none() | st.booleans(),
+    st.floats(0, 1e6),
+    st.dictionaries(st.text(), figures, max_size=2),
 )
+conditions = st.builds(Conditions, intervals, intervals, st.none() | st.floats(-50, 150), counts, shares, shares)
 phases = st.builds(
     PhaseResult,
     st.sampled_from(MODES),
@@ -91,23 +106,79 @@ phases = st.builds(
     st.none() | st.builds(Yields, st.integers(0, 2**40), st.floats(0, 1e9), st.floats(0, 1e9)),
     st.none() | st.dictionaries(st.text(), st.integers()),
     st.lists(st.dictionaries(st.text(), st.integers()), max_size=3),
+    st.none() | methods,
+    st.none() | conditions,
+    sentences,
 )
 switches = st.builds(Switch, st.sampled_from(MODES), st.sampled_from(MODES), st.floats(0, 1e3), amounts, amounts)
+levels = st.builds(
+    Level,
+    st.sampled_from(MODES),
+    st.floats(0, 1),
+    amounts,
+    st.none() | st.sampled_from(["hashes", "output_tokens"]),
+    st.none() | figures,
+    st.none() | figures,
+    sources,
+    st.floats(0, 1e6),
+    sentences,
+)
+switch_costs = st.builds(
+    SwitchCost,
+    st.sampled_from(MODES),
+    st.sampled_from(MODES),
+    figures,
+    st.none() | figures,
+    st.none() | figures,
+    sources,
+)
+reports = st.builds(
+    Report,
+    phases=st.lists(phases, max_size=2),
+    switches=st.lists(switches, max_size=3),
+    ladder=st.lists(levels, max_size=3),
+    switch_costs=st.lists(switch_costs, max_size=3),
+)
 
 
-@given(st.builds(Report, phases=st.lists(phases, max_size=3), switches=st.lists(switches, max_size=3)))
+@given(reports)
 def test_every_report_comes_back_and_validates(report):
     assert Report.from_json(report.to_json()) == report
     VALIDATOR.validate(json.loads(report.to_json()))
 
 
+GOLDEN = Path(__file__).parent / "data/report_1.json"
+
+
+def test_a_report_of_version_0_1_0_still_loads():
+    """Written by `wattwork compare --model tiny-15m --seconds 1` before there was a method or a ladder."""
+    golden = json.loads(GOLDEN.read_text())
+    VALIDATOR.validate(golden)
+    report = Report.load(GOLDEN)
+    now = json.loads(report.to_json())
+    VALIDATOR.validate(now)
+    assert {name: now[name] for name in ("device", "versions", "switches", "proof")} == {
+        name: golden[name] for name in ("device", "versions", "switches", "proof")
+    }
+    for before, after in zip(golden["phases"], now["phases"], strict=True):
+        power = {name: after["power"][name] for name in before["power"]}
+        assert {name: after[name] for name in before} | {"power": power} == before
+    assert (report.ladder, report.switch_costs) == ([], [])
+    assert {phase.method for phase in report.phases} == {None}
+    print_report(report, Console(file=io.StringIO()))
+
+
 def test_the_json_has_the_fixed_shape():
     data = example().to_dict()
-    assert list(data) == ["schema", "device", "versions", "phases", "switches", "proof"]
+    assert list(data) == [
+        "schema", "device", "versions", "phases", "switches", "proof", "ladder", "switch_costs",
+    ]  # fmt: skip
     assert data["schema"] == "wattwork.report/1"
     mixed = data["phases"][3]
     assert mixed["work"] == {"hashes": 10**8, "output_tokens": 100, "prompt_tokens": 4000}
-    assert set(mixed["power"]) == {"joules", "watts", "ci95_j", "source", "coverage", "detail"}
+    assert set(mixed["power"]) == {
+        "joules", "watts", "ci95_j", "source", "coverage", "detail", "updates", "warnings",
+    }  # fmt: skip
     assert {"p50_ttft_ms", "p99_ttft_ms", "p50_tpot_ms", "p99_tpot_ms"} <= set(mixed["latency"])
     assert {"stretch", "scale", "source"} <= set(mixed["trace"])
     assert data["switches"][0] == {
@@ -164,6 +235,10 @@ def broken(change):
         (broken(lambda d: d["phases"][1]["power"].update(detail=5)), "detail must be a string"),
         (broken(lambda d: d["switches"][0].pop("from")), r"switches\[0\] has no 'from'"),
         (broken(lambda d: d.update(phases=3)), "phases must be a list"),
+        (broken(lambda d: d["phases"][3].update(warnings="So.")), "warnings must be a list of strings"),
+        (broken(lambda d: d["phases"][3]["method"].update(quick=1)), "method: quick must be true or false"),
+        (broken(lambda d: d["ladder"][0]["watts"].pop("n")), r"ladder\[0\]: watts has no 'n'"),
+        (broken(lambda d: d["switch_costs"][0].pop("command_s")), r"switch_costs\[0\] has no 'command_s'"),
         (broken(lambda d: d.update(device=[1] * 99)), "device must be an object, not .*\\.\\.\\."),
     ],
 )
@@ -215,6 +290,22 @@ def test_tables_lose_nothing_in_a_narrow_terminal(width):
     print_report(example(), console)
     assert "…" not in console.file.getvalue()
     assert "".join(console.file.getvalue().split()).count("estimate") >= 2  # the watts, and the switches' joules
+
+
+def test_doubts_and_shortness_are_said_below_the_tables():
+    console = Console(file=io.StringIO(), width=200)
+    print_report(example(), console)
+    assert "• mixed: Other processes took 25% of the machine's CPU time; end them." in console.file.getvalue()
+    assert "10.0 W ±10% as told" in console.file.getvalue()
+    assert "• The device ran at 2,000 to 3,000 MHz, 40 to 60 °C." in console.file.getvalue()
+    assert "• Quick: windows of 10.0 s; for figures to rely on, give --seconds 60." in console.file.getvalue()
+
+
+def test_equal_doubts_are_said_once():
+    said = [("hash", ["It was 5% off.", "So."]), ("infer", ["It was 7.5% off.", "So."]), ("mixed", ["So."])]
+    assert grouped(said, "all") == ["hash and likewise 1 more: It was 5% off.", "all: So."]
+    assert grouped([("a", ["1."]), ("b", ["2."])], "all") == ["all, as in a: 1."]
+    assert grouped([("a", ["1."])], "all") == ["a: 1."]
 
 
 def test_unknown_keys_are_left_out():

@@ -2,6 +2,7 @@ from wattwork._search import SearchResult as SearchResult
 from wattwork._search import isas as isas
 from wattwork._search import search as search
 from wattwork.cap import Cap as Cap
+from wattwork.comparison import compare as compare
 from wattwork.device import Device as Device
 from wattwork.embed import include_dir as include_dir
 from wattwork.embed import library_path as library_path
@@ -18,9 +19,9 @@ from wattwork.errors import RequestFailed as RequestFailed
 from wattwork.errors import UnsupportedISA as UnsupportedISA
 from wattwork.errors import WattworkError as WattworkError
 from wattwork.job import Job as Job
-from wattwork.measure import compare as compare
 from wattwork.meters import Energy as Energy
 from wattwork.meters import Meter as Meter
+from wattwork.method import measure as measure
 from wattwork.profile import Profile as Profile
 from wattwork.recording import replay as replay
 from wattwork.rectangle import Hit as Hit

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from wattwork import defaults
-from wattwork.engines.base import CPU_MODELS, PRESETS
+from wattwork.cli_measuring import add_ladder, add_measuring, add_switches, reported
+from wattwork.engines.base import CPU_MODELS
 from wattwork.errors import WattworkError
 from wattwork.outfile import check_writable
 
 if TYPE_CHECKING:
-    from wattwork.measure import Progress
+    from wattwork.method import Progress
+    from wattwork.report import Report
 
 UNREAD, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -63,28 +62,20 @@ def _parser() -> argparse.ArgumentParser:
         "the same trace with hashing behind it; then shows work per second, watts and latency of each, and what the "
         "switches cost.",
     )
-    compare.add_argument(
-        "device",
-        nargs="?",
-        default=defaults.DEVICE,
-        metavar="DEVICE",
-        help="cpu, or a GPU that `wattwork devices` lists (default: %(default)s)",
-    )
     option = compare.add_argument
     shown = "(default: %(default)g)"
     option("--seconds", type=float, metavar="N", default=defaults.SECONDS, help=f"length of each window {shown}")
-    models = f"one of {', '.join(CPU_MODELS)}, on a GPU of {', '.join(PRESETS)} (default: %(default)s)"
-    option("--model", metavar="NAME", default=defaults.MODEL, help=models)
     load = f"share of the engine's prompt capacity that the trace offers {shown}"
     option("--load", type=float, metavar="L", default=defaults.LOAD, help=load)
-    option("--threads", type=int, metavar="N", help="workers of the CPU (default: the CPUs this process may use)")
-    option("--watts", type=float, metavar="W", help="your own reading of the device's power, in watts")
-    option("--json", type=Path, metavar="FILE", help="write the report there, too ('-': to standard output)")
-    option("--quiet", action="store_true", help="show neither progress nor tables")
+    add_measuring(compare)
     compare.set_defaults(command=_compare)
+    add_ladder(commands)
+    add_switches(commands)
     _add_hash(commands)
     _add_replay(commands)
     _add_worth(commands)
+    schema = commands.add_parser("schema", help="print the JSON Schema of the reports that --json writes")
+    schema.set_defaults(command=_schema)
     return parser
 
 
@@ -221,32 +212,26 @@ def _devices(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    check_writable(args.json)
-    with _interrupts() as interrupted, _progress(quiet=args.quiet) as show:
-        from wattwork.measure import compare
+    def make(progress: Progress) -> Report:
+        from wattwork.comparison import compare
+
+        return compare(
+            args.device, model=args.model, seconds=args.seconds, threads=args.threads, watts=args.watts, load=args.load,
+            progress=progress,
+        )  # fmt: skip
+
+    def show(report: Report) -> None:
         from wattwork.render import make_console, print_report
 
-        def progress(step: str, share: float | None) -> None:
-            if interrupted:
-                raise KeyboardInterrupt
-            show(step, share)
-
-        report = compare(
-            args.device,
-            model=args.model,
-            seconds=args.seconds,
-            threads=args.threads,
-            watts=args.watts,
-            load=args.load,
-            progress=progress,
-        )
-    if str(args.json) == "-":
-        sys.stdout.write(report.to_json())
-        return 0
-    if args.json is not None:
-        report.save(args.json)
-    if not args.quiet:
         print_report(report, make_console())
+
+    return reported(args, make, show)
+
+
+def _schema(args: argparse.Namespace) -> int:
+    from wattwork.data import packaged_bytes
+
+    sys.stdout.write(packaged_bytes("report.schema.json").decode())
     return 0
 
 
@@ -273,40 +258,3 @@ def _worth(args: argparse.Namespace) -> int:
     from wattwork import worth_command
 
     return worth_command.run(args)
-
-
-@contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Ctrl-C raises as ever, and is noted in the list: an import that is under way may swallow the exception."""
-    seen: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        seen.append(number)
-        signal.default_int_handler(number, frame)
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield seen
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _progress(*, quiet: bool) -> Iterator[Progress]:
-    """A bar on standard error while the work goes on; nothing where that is no terminal, or on `quiet`."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda step, share: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("")
-
-        def show(step: str, share: float | None) -> None:
-            if step != bar.tasks[0].description:  # each step has its own time
-                bar.reset(task, description=step, total=None if share is None else 1.0)
-            bar.update(task, completed=share or 0.0)
-
-        yield show

@@ -11,7 +11,7 @@ from wattwork import cuda
 from wattwork.bounds import gpu_engine, scheduler_config, suited
 from wattwork.errors import InvalidInput
 from wattwork.latency import latency_of, yields_of
-from wattwork.load import OfflineLoad, Tick, run_trace, wait_until
+from wattwork.load import SHORT_TOKENS, OfflineLoad, PacedLoad, Tick, run_trace, wait_until
 from wattwork.machine import check_threads, default_threads
 from wattwork.meters import Meter
 from wattwork.report import MODES, Mode, PhaseResult, Power, Switch
@@ -62,6 +62,11 @@ class Device:
         return self._mode
 
     @property
+    def plays_trace(self) -> bool:
+        """Whether `run` plays the trace that is bound: the front is open, and there is one."""
+        return self._mode in FRONT_MODES and self._trace is not None
+
+    @property
     def scheduler(self) -> Scheduler:
         """The scheduler of what is bound. InvalidInput while nothing is."""
         if self._scheduler is None:
@@ -100,9 +105,12 @@ class Device:
 
     def submit(self, tokens: Sequence[int] | NDArray[np.integer[Any]], *, max_tokens: int, **options: Any) -> Handle:
         """A request for the front, as `Scheduler.submit`. InvalidInput unless the mode is infer or mixed."""
+        self._check_front()
+        return self.scheduler.submit(tokens, max_tokens=max_tokens, **options)
+
+    def _check_front(self) -> None:
         if self._mode not in FRONT_MODES:
             raise InvalidInput(f"the device is in mode {self._mode!r}; switch('infer') or switch('mixed') first.")
-        return self.scheduler.submit(tokens, max_tokens=max_tokens, **options)
 
     # ---- switching
 
@@ -161,6 +169,20 @@ class Device:
             self._offline = None
 
     # ---- working
+
+    def offer(self, requests_per_s: float | None) -> None:
+        """Until the front is left, `run` sends it short requests (`load.SHORT_TOKENS`) where no trace is bound, evenly
+        at that rate; None: flat out. InvalidInput unless the mode is infer or mixed.
+        """
+        self._check_front()
+        if requests_per_s is not None and isinstance(self._offline, PacedLoad):
+            self._offline.requests_per_s = requests_per_s  # without a break
+            return
+        self._stop_offline()
+        if requests_per_s is None:
+            self._offline = OfflineLoad(self.scheduler, self._model(), *SHORT_TOKENS)
+        else:
+            self._offline = PacedLoad(self.scheduler, self._model(), requests_per_s)
 
     def run(self, seconds: float, *, tick: Tick = lambda: None) -> PhaseResult:
         """Work in the present mode for so long, metered over the same window; `tick` is called as it goes.

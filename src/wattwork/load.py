@@ -21,6 +21,9 @@ Tick = Callable[[], None]
 OFFLINE_PROMPT_TOKENS = 128
 OFFLINE_OUTPUT_TOKENS = 128
 
+# Of short requests, so that a window also of a slow device holds many: prompt and output tokens of each.
+SHORT_TOKENS = (32, 32)
+
 TICK_S = 0.1  # how often a waiting measurement looks about: progress, samples, Ctrl-C
 
 
@@ -40,29 +43,35 @@ def wait_until(deadline_s: float, tick: Tick) -> None:
 
 
 class OfflineLoad:
-    """Keeps more requests waiting than a batch holds, so that the engine never starves."""
+    """Keeps more requests waiting than a batch holds, so that the engine never starves.
 
-    def __init__(self, scheduler: Scheduler, model: ModelConfig) -> None:
+    `prompt_tokens`, `output_tokens`: lengths of every request, cut to the longest the scheduler takes.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        model: ModelConfig,
+        prompt_tokens: int = OFFLINE_PROMPT_TOKENS,
+        output_tokens: int = OFFLINE_OUTPUT_TOKENS,
+    ) -> None:
         self._scheduler = scheduler
         self._vocab = model.vocab
         longest = scheduler.config.max_model_len
-        self._prompt_tokens = min(OFFLINE_PROMPT_TOKENS, longest // 2)
-        self._output_tokens = min(OFFLINE_OUTPUT_TOKENS, longest - self._prompt_tokens)
+        self._prompt_tokens = min(prompt_tokens, longest // 2)
+        self._output_tokens = min(output_tokens, longest - self._prompt_tokens)
         self._sent = 0
         self._running: list[Handle] = []
 
     def top_up(self) -> None:
         """Send requests until two batches of them are under way."""
         batch = self._scheduler.config.max_num_seqs
-        self._running = [handle for handle in self._running if handle.outcome is None]
+        self._forget()
         while len(self._running) < 2 * batch:
             # The first batch's outputs have every length from short to full: otherwise all sequences end, and all
             # prompts come, in the same step, and a window sees waves instead of a rate.
             share = min(1.0, (self._sent + 1) / batch)
-            tokens = prompt_token_ids(0, self._sent, self._prompt_tokens, self._vocab)
-            max_tokens = max(1, round(self._output_tokens * share))
-            self._running.append(self._scheduler.submit(tokens, max_tokens=max_tokens))
-            self._sent += 1
+            self._send(max(1, round(self._output_tokens * share)))
 
     def run(self, seconds: float, tick: Tick) -> None:
         """Flat out for so long. Requests unfinished then go on running: `cancel` ends them."""
@@ -78,6 +87,42 @@ class OfflineLoad:
         for handle in self._running:
             handle.cancel()
         self._running.clear()
+
+    def _send(self, max_tokens: int) -> None:
+        tokens = prompt_token_ids(0, self._sent, self._prompt_tokens, self._vocab)
+        self._running.append(self._scheduler.submit(tokens, max_tokens=max_tokens))
+        self._sent += 1
+
+    def _forget(self) -> None:
+        self._running = [handle for handle in self._running if handle.outcome is None]
+
+
+class PacedLoad(OfflineLoad):
+    """Sends short requests at even distances, `requests_per_s` of them a second, over all windows without a break.
+
+    Even, not Poisson: n random arrivals differ from their mean by 1/sqrt(n), more than 2 % of up to 2,500, so that a
+    short window would miss its load by chance. An engine that does not keep up with it is sent no more than two
+    batches at once, so that a queue does not grow without end.
+    """
+
+    def __init__(self, scheduler: Scheduler, model: ModelConfig, requests_per_s: float) -> None:
+        super().__init__(scheduler, model, *SHORT_TOKENS)
+        self.requests_per_s = requests_per_s
+        self._next_s = 0.0  # when the next request is due
+
+    def run(self, seconds: float, tick: Tick) -> None:
+        """At that rate for so long. Requests unfinished then go on running."""
+        now_s = time.perf_counter()
+        end_s = now_s + seconds
+        if self._next_s < now_s - TICK_S:  # not a window right after another
+            self._next_s = now_s
+        while self._next_s < end_s:
+            wait_until(self._next_s, tick)
+            self._forget()
+            if len(self._running) < 2 * self._scheduler.config.max_num_seqs:
+                self._send(self._output_tokens)
+            self._next_s += 1 / self.requests_per_s
+        wait_until(end_s, tick)
 
 
 def _order(trace: Trace, i: int) -> dict[str, Any]:

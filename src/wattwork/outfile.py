@@ -11,18 +11,18 @@ from pathlib import Path
 from wattwork.errors import InvalidInput
 
 
-def check_writable(path: Path | None) -> None:
-    """Before a minute's work, not after it. InvalidInput says what is wrong with the `--json` file, if one is given."""
+def check_writable(path: Path | None, option: str = "--json") -> None:
+    """Before a minute's work, not after it. InvalidInput says what is wrong with the option's file, if one is given."""
     if path is None or str(path) == "-":
         return
     if path.is_dir():
-        raise InvalidInput(f"--json {path}: this is a folder; give a file.")
+        raise InvalidInput(f"{option} {path}: this is a folder; give a file.")
     if path.exists() and not path.is_file():
         return
     try:
         tempfile.TemporaryFile(dir=path.resolve().parent).close()
     except OSError as error:
-        raise InvalidInput(f"--json {path}: {error.strerror}; give a file in a writable folder.") from None
+        raise InvalidInput(f"{option} {path}: {error.strerror}; give a file in a writable folder.") from None
 
 
 def write_whole(path: str | Path, content: str | bytes, what: str) -> None:

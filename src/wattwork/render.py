@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -11,15 +13,17 @@ from rich.text import Text
 
 from wattwork.economics import beside_asic
 from wattwork.errors import DeviceError, MeterError
+from wattwork.levels import LEAST_S
 
 if TYPE_CHECKING:
+    from wattwork.levels import Figure
     from wattwork.report import PhaseResult, Report
 
 LEAST_WIDTH = 100  # columns, where the output is no terminal
 NONE = "–"
 FEW_REQUESTS = 20
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
-_SOURCES = {"counter": "measured", "sampled": "measured", "external": "as told", "estimated": "estimate"}
+SOURCES = {"counter": "measured", "sampled": "measured", "external": "as told", "estimated": "estimate"}
 
 
 def make_console() -> Console:
@@ -30,7 +34,7 @@ def make_console() -> Console:
 
 def print_report(report: Report, console: Console) -> None:
     """The whole report."""
-    console.print(Text(_headline(report), style="bold"))
+    console.print(Text(headline("compare", report), style="bold"))
     console.print(_work_table(report))
     console.print(_latency_table(report))
     console.print(_switch_table(report))
@@ -46,14 +50,14 @@ def print_devices(console: Console) -> None:
     from wattwork.meters import Meter
 
     device = describe_device("cpu")
-    table = _table("device", "", "")
+    table = make_table("device", "", "")
     table.add_row("cpu", "processor", f"{device['name']} ({device['architecture']})")
     table.add_row("", "threads", f"{default_threads()} on {device['cores']} cores")
     table.add_row("", "hashing", ", ".join(isas()))
     table.add_row("", "inference", f"{_engine_name()}; models {', '.join(CPU_MODELS)}")
     try:
         meter = Meter("auto")
-        source = f"{meter.source} ({_SOURCES[meter.kind]})" + (f": {meter.reason}" if meter.reason else "")
+        source = f"{meter.source} ({SOURCES[meter.kind]})" + (f": {meter.reason}" if meter.reason else "")
     except MeterError as error:
         source = str(error)
     table.add_row("", "meter", source)
@@ -86,7 +90,8 @@ def gpu_state(device: dict[str, Any]) -> str:
 
 def notes(report: Report) -> list[str]:
     """What must be said beside the figures."""
-    return [*_slow_path(report), *_power(report), *_trace(report), *_asic(report), *_proof(report)]
+    parts = (_slow_path, _power, _conditions, _trace, _asic, _proof, _doubts)
+    return [sentence for part in parts for sentence in part(report)]
 
 
 def si(value: float | None, unit: str) -> str:
@@ -108,19 +113,37 @@ def three(value: float) -> str:
     return f"{value:,.{digits}f}"
 
 
+def amount(value: float, unit: str) -> str:
+    """Three significant digits; hashes with an SI prefix."""
+    return f"{three(value)} {unit}" if unit.startswith("tok") or unit == "W" else si(value, unit)
+
+
+def with_interval(figure: Figure | None, unit: str) -> str:
+    """A median and the larger half of its interval: 41.2 MH/s ±0.8%."""
+    if figure is None:
+        return NONE
+    said = amount(figure.median, unit)
+    if figure.ci95 is None or not figure.median:
+        return said
+    half = max(figure.median - figure.ci95[0], figure.ci95[1] - figure.median) / abs(figure.median)
+    return f"{said} ±{f'{half:.1%}' if half < 0.1 else f'{half:.0%}' if half < 10 else f'{half:.0f}x'}"
+
+
 def label(phase: PhaseResult) -> str:
     """How a phase is called in the tables."""
     return f"{phase.mode}, {phase.scenario}" if phase.mode == "infer" else phase.mode
 
 
-def _headline(report: Report) -> str:
+def headline(command: str, report: Report) -> str:
+    """What a command measured."""
     device = report.device
     threads = f"{device.get('threads_used')} thread(s)" if device.get("kind") == "cpu" else None
     parts = (device.get("name"), threads, device.get("isa"), gpu_state(device), device.get("model"))
-    return f"wattwork compare: {', '.join(str(part) for part in parts if part)}"
+    return f"wattwork {command}: {', '.join(str(part) for part in parts if part)}"
 
 
-def _table(*columns: str) -> Table:
+def make_table(*columns: str) -> Table:
+    """Columns of figures, right-aligned, beside a first one of names."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(columns[0], no_wrap=True)
     for column in columns[1:]:
@@ -129,7 +152,7 @@ def _table(*columns: str) -> Table:
 
 
 def _work_table(report: Report) -> Table:
-    table = _table("phase", "work", "power", "units per joule", "joules per unit", "window")
+    table = make_table("phase", "work", "power", "units per joule", "joules per unit", "window")
     for phase in report.phases:
         rows = _work_rows(phase) or [(NONE, NONE, NONE)]
         if len(rows) > 1:  # one window's joules paid for both kinds: a price of each would count them twice
@@ -144,11 +167,12 @@ def _work_rows(phase: PhaseResult) -> list[tuple[str, str, str]]:
     """(rate, units per joule, joules per unit) of each kind of work the phase does."""
     rows = []
     if phase.mode in ("infer", "mixed"):
-        rate = _rate(phase.output_throughput or 0, "tok/s")
+        rate = _repeated(phase, "output_throughput", "tok/s") or _rate(phase.output_throughput or 0, "tok/s")
         rows.append((rate, _rate(phase.output_tokens_per_joule, "tok/J"), si(phase.joules_per_output_token, "J/tok")))
     if phase.mode in ("hash", "mixed"):
         j_per_th = None if phase.joules_per_hash is None else phase.joules_per_hash * 1e12
-        rows.append((si(phase.hashes_per_s, "H/s"), si(phase.hashes_per_joule, "H/J"), si(j_per_th, "J/TH")))
+        rate = _repeated(phase, "hashes_per_s", "H/s") or si(phase.hashes_per_s, "H/s")
+        rows.append((rate, si(phase.hashes_per_joule, "H/J"), si(j_per_th, "J/TH")))
     return rows
 
 
@@ -156,11 +180,17 @@ def _watts(phase: PhaseResult) -> str:
     power = phase.power
     if power is None or power.watts is None:
         return NONE
-    return f"{three(power.watts)} W {_SOURCES[power.source]}"
+    return f"{_repeated(phase, 'watts', 'W') or amount(power.watts, 'W')} {SOURCES[power.source]}"
+
+
+def _repeated(phase: PhaseResult, name: str, unit: str) -> str:
+    """The median of repeats with its interval; empty where there were none."""
+    figure = phase.method.figures.get(name) if phase.method else None
+    return with_interval(figure, unit) if figure and figure.ci95 else ""
 
 
 def _latency_table(report: Report) -> Table:
-    table = _table("requests of the trace", "TTFT p50", "p99", "TPOT p50", "p99", "hashing behind", "gives way in")
+    table = make_table("requests of the trace", "TTFT p50", "p99", "TPOT p50", "p99", "hashing behind", "gives way in")
     names = ("p50_ttft_ms", "p99_ttft_ms", "p50_tpot_ms", "p99_tpot_ms")
     alone, mixed = report.phase("infer", "trace"), report.phase("mixed")
     figures: list[list[float | None]] = []
@@ -182,8 +212,8 @@ def _latency_table(report: Report) -> Table:
 
 def _switch_table(report: Report) -> Table:
     power = report.phases[0].power if report.phases else None
-    table = _table(
-        "switch", "old work stopped", "first new unit", f"energy, {_SOURCES[power.source]}" if power else "energy"
+    table = make_table(
+        "switch", "old work stopped", "first new unit", f"energy, {SOURCES[power.source]}" if power else "energy"
     )
     for s in report.switches:
         row = (f"{s.from_mode} → {s.to_mode}", si(s.command_s, "s"), si(s.first_unit_s, "s"), si(s.joules, "J"))
@@ -243,6 +273,51 @@ def _proof(report: Report) -> list[str]:
         f"Proof: around a mainnet block's nonce the search found exactly it, {report.proof.nonce}; hashlib gives the "
         f"same hash, {bytes.fromhex(report.proof.hash)[::-1].hex()}."
     ]
+
+
+def _conditions(report: Report) -> list[str]:
+    """Clock and temperature over all phases, where the machine told them."""
+    seen = [phase.conditions for phase in report.phases if phase.conditions]
+    said = []
+    for name, unit in (("clock_mhz", "MHz"), ("celsius", "°C")):
+        ranges = [span for conditions in seen if (span := getattr(conditions, name))]
+        if ranges:
+            low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+            said.append(f"{low:,.0f} to {high:,.0f} {unit}")
+    return [f"The device ran at {', '.join(said)}."] if said else []
+
+
+def _doubts(report: Report) -> list[str]:
+    """Why phases should not be trusted; and whether they were short."""
+    quick = [phase for phase in report.phases if phase.method and phase.method.quick]
+    said = grouped([(label(phase), phase.warnings) for phase in report.phases], "all phases")
+    if quick:
+        said.append(
+            f"Quick: windows of {min(phase.seconds for phase in quick):.1f} s; for figures to rely on, give --seconds "
+            f"{LEAST_S:.0f}."
+        )
+    return said
+
+
+def grouped(warnings: Sequence[tuple[str, Sequence[str]]], everywhere: str) -> list[str]:
+    """One sentence for what was said of several, in the words of the first, whatever its numbers.
+
+    `warnings`: what each is called, and what was said of it. `everywhere`: what all of them together are called.
+    """
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for name, sentences in warnings:
+        for said in sentences:
+            groups.setdefault(re.sub(r"\d+(?:[.,]\d+)*", "#", said), []).append((name, said))
+    lines = []
+    for pairs in groups.values():
+        name, said = pairs[0]
+        more = len(pairs) - 1
+        if more + 1 == len(warnings) > 1:
+            name = everywhere if all(other == said for _, other in pairs) else f"{everywhere}, as in {name}"
+        elif more:
+            name = f"{name} and likewise {more} more"
+        lines.append(f"{name}: {said}")
+    return lines
 
 
 def _engine_name() -> str:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wattwork.bounds import scheduler_config
+from wattwork.comparison import CAPACITY_S, solo_capacity_tok_s
 from wattwork.device import Device
 from wattwork.engines import make_engine, preset
 from wattwork.job import Job
 from wattwork.latency import Yields, yields_of
 from wattwork.load import OfflineLoad, run_trace
 from wattwork.machine import default_threads
-from wattwork.measure import CAPACITY_S, solo_capacity_tok_s
 from wattwork.meters import Meter
 from wattwork.recording import replay
 from wattwork.scheduler import Scheduler

@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from wattwork.conditions import Conditions
 from wattwork.errors import InvalidInput
 from wattwork.latency import Latency, Yields
-from wattwork.levels import Level, SwitchCost
-from wattwork.meters.base import KINDS, Energy, Kind
+from wattwork.levels import Level, Method, SwitchCost
+from wattwork.meters.base import Energy, Kind
 from wattwork.outfile import write_whole
 from wattwork.report_json import Reader
 
@@ -37,18 +38,23 @@ class Power:
     source: Kind
     coverage: float | None = None
     detail: str = ""
+    updates: int | None = None  # of the sensor, within the window
+    warnings: tuple[str, ...] = ()  # of the meter's
 
     @classmethod
     def from_energy(cls, energy: Energy) -> Power:
         """From a meter's window."""
-        return cls(energy.joules, energy.watts, energy.ci95_j, energy.source, energy.coverage, energy.detail)
+        return cls(
+            energy.joules, energy.watts, energy.ci95_j, energy.source, energy.coverage, energy.detail, energy.updates,
+            energy.warnings,
+        )  # fmt: skip
 
 
 @dataclass(slots=True)
 class PhaseResult:
-    """One window of one mode: what was done, and what it cost.
+    """One phase of one mode, a window or several of them together: what was done, and what it cost.
 
-    Joules are those of the whole device in the whole window. In a mixed window they paid for both kinds of work, so
+    Joules are those of the whole device in the whole time. In a mixed phase they paid for both kinds of work, so
     neither "per joule" figure there is the price of one kind alone. A rate or ratio of work that was not done is None.
     """
 
@@ -64,6 +70,9 @@ class PhaseResult:
     yields: Yields | None = None  # hash and mixed: how the back gave way
     trace: dict[str, Any] | None = None  # how the trace was sized: TraceInfo.to_dict()
     samples: list[dict[str, Any]] = field(default_factory=list)  # raw, {"t_s": ..., "hashes": ..., ...} each
+    method: Method | None = None  # None: one window as it came
+    conditions: Conditions | None = None
+    warnings: tuple[str, ...] = ()  # why it should not be trusted, a sentence each
 
     @property
     def hashes_per_s(self) -> float | None:
@@ -122,6 +131,9 @@ class PhaseResult:
             "yields": asdict(self.yields) if self.yields else None,
             "trace": self.trace,
             "samples": self.samples,
+            "method": asdict(self.method) if self.method else None,
+            "conditions": asdict(self.conditions) if self.conditions else None,
+            "warnings": self.warnings,
         }
 
 
@@ -187,6 +199,8 @@ class Report:
             "phases": [phase.to_dict() for phase in self.phases],
             "switches": [switch.to_dict() for switch in self.switches],
             "proof": asdict(self.proof) if self.proof else None,
+            "ladder": [asdict(level) for level in self.ladder],
+            "switch_costs": [cost.to_dict() for cost in self.switch_costs],
         }
 
     def to_json(self) -> str:
@@ -203,17 +217,9 @@ class Report:
             data = json.loads(text)
         except ValueError as error:
             raise InvalidInput(f"{where} is not valid JSON ({error}).") from None
-        top = Reader(data, where)
-        schema = top.value("schema")
-        if schema != SCHEMA:
-            raise InvalidInput(f"{where} has the schema {schema!r}; this version of wattwork reads {SCHEMA!r}.")
-        return cls(
-            device=top.mapping("device"),
-            versions=top.mapping("versions"),
-            phases=[_phase(phase) for phase in top.children("phases")],
-            switches=[_switch(switch) for switch in top.children("switches")],
-            proof=_proof(top.child("proof")),
-        )
+        from wattwork.report_read import read_report
+
+        return read_report(Reader(data, where))
 
     def save(self, path: str | Path) -> None:
         """Write the JSON. A file is there whole or not at all. InvalidInput if it cannot be written."""
@@ -228,54 +234,6 @@ class Report:
             why = error.strerror if isinstance(error, OSError) else error
             raise InvalidInput(f"the report {path} cannot be read: {why}.") from None
         return cls.from_json(text, str(path))
-
-
-def _phase(data: Reader) -> PhaseResult:
-    work = data.child("work") or Reader({}, f"{data.where}.work")
-    power, latency = data.child("power"), data.child("latency")
-    return PhaseResult(
-        mode=data.choice("mode", MODES),
-        seconds=data.number("seconds"),
-        hashes=work.whole("hashes", 0),
-        output_tokens=work.whole("output_tokens", 0),
-        prompt_tokens=work.whole("prompt_tokens", 0),
-        scenario=data.choice("scenario", SCENARIOS, optional=True),
-        harvested_share=data.optional_number("harvested_share"),
-        power=_power(power) if power else None,
-        latency=Latency(**{name: latency.optional_number(name) for name in Latency.__slots__}) if latency else None,
-        yields=_yields(data.child("yields")),
-        trace=data.mapping("trace") if data.value("trace", None) is not None else None,
-        samples=[sample.data for sample in data.children("samples")],
-    )
-
-
-def _power(data: Reader) -> Power:
-    return Power(
-        joules=data.optional_number("joules"),
-        watts=data.optional_number("watts"),
-        ci95_j=data.interval("ci95_j"),
-        source=data.choice("source", KINDS),
-        coverage=data.optional_number("coverage"),
-        detail=data.text("detail", ""),
-    )
-
-
-def _yields(data: Reader | None) -> Yields | None:
-    return Yields(data.whole("count"), data.number("p50_us"), data.number("p90_us")) if data else None
-
-
-def _switch(data: Reader) -> Switch:
-    return Switch(
-        from_mode=data.choice("from", MODES),
-        to_mode=data.choice("to", MODES),
-        command_s=data.number("command_s"),
-        first_unit_s=data.optional_number("first_unit_s"),
-        joules=data.optional_number("joules"),
-    )
-
-
-def _proof(data: Reader | None) -> Proof | None:
-    return Proof(header=data.text("header"), nonce=data.whole("nonce"), hash=data.text("hash")) if data else None
 
 
 def _over(amount: float | None, by: float | None) -> float | None:

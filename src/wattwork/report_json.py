@@ -45,12 +45,30 @@ class Reader:
             raise self._wrong(name, "a whole number from 0 up", found)
         return found
 
+    def optional_whole(self, name: str) -> int | None:
+        """The same, or None where it is null or missing."""
+        return None if self.value(name, None) is None else self.whole(name)
+
+    def flag(self, name: str, *, optional: bool = False) -> bool | None:
+        """True or false; None too if `optional`."""
+        found = self.value(name, None if optional else _NEEDED)
+        if not (isinstance(found, bool) or (optional and found is None)):
+            raise self._wrong(name, "true or false", found)
+        return found
+
     def text(self, name: str, default: Any = _NEEDED) -> str:
         """A string."""
         found = self.value(name, default)
         if not isinstance(found, str):
             raise self._wrong(name, "a string", found)
         return found
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """Strings; missing or null is none."""
+        found = self.value(name, None) or []
+        if not (isinstance(found, list) and all(isinstance(item, str) for item in found)):
+            raise self._wrong(name, "a list of strings", found)
+        return tuple(found)
 
     def choice(self, name: str, among: tuple[str, ...], *, optional: bool = False) -> Any:
         """One of some strings; None too if `optional`."""

@@ -9,10 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from wattwork.asics import REFERENCE
-from wattwork.render import _SOURCES, NONE, _table, si, three
+from wattwork.render import NONE, SOURCES, make_table, si, three
 from wattwork.worth import Best, Interval, Prices, Row, Work, at_one_usd_per_mwh, row_of
 
-_WORDS = {**_SOURCES, "published": "published"}
+_WORDS = {**SOURCES, "published": "published"}
 _REFERENCE = REFERENCE.removeprefix("Antminer ")
 _ASK = (
     "Prices change daily and none is assumed: for USD/MWh give --hashprice (or --difficulty and --btc-usd) for "
@@ -72,7 +72,7 @@ def _headline(prices: Prices) -> str:
 
 
 def _worth_table(rows: Sequence[Row]) -> Table:
-    table = _table("device", "", "energy", "efficiency", "USD/MWh", "95 % interval", f"x {_REFERENCE}")
+    table = make_table("device", "", "energy", "efficiency", "USD/MWh", "95 % interval", f"x {_REFERENCE}")
     for device, row in _by_device(rows):
         work = row.work
         table.add_row(
@@ -88,14 +88,14 @@ def _worth_table(rows: Sequence[Row]) -> Table:
 
 
 def _margin_table(prices: Prices, rows: Sequence[Row]) -> Table:
-    table = _table("margin, USD/MWh", "", "stop above", *(f"power at {price:g}" for price in prices.usd_per_mwh))
+    table = make_table("margin, USD/MWh", "", "stop above", *(f"power at {price:g}" for price in prices.usd_per_mwh))
     for device, row in _by_device(rows):
         table.add_row(device, _label(row.work), _usd(row.shutdown), *map(_margin, row.margins))
     return table
 
 
 def _best_table(prices: Prices, best: Sequence[Best]) -> Table:
-    table = _table("pays most, USD/h", *(f"power at {price:g}" for price in prices.usd_per_mwh))
+    table = make_table("pays most, USD/h", *(f"power at {price:g}" for price in prices.usd_per_mwh))
     for device in dict.fromkeys(found.device for found in best):
         table.add_row(device, *(_winner(found) for found in best if found.device == device))
     return table
@@ -106,7 +106,7 @@ def _breakeven_table(prices: Prices, rows: Sequence[Row]) -> Table:
     at = [f"at {price:g}" for price in prices.usd_per_mwh]
     if not at:
         rows, at = [row_of(row.work, at_one_usd_per_mwh(prices)) for row in rows], ["per USD/MWh of power"]
-    table = _table("pays for power from", "", "", *at, f"as the {_REFERENCE}")
+    table = make_table("pays for power from", "", "", *at, f"as the {_REFERENCE}")
     needed = None
     for device, row in _by_device([row for row in rows if row.work.joules_per_th or row.work.tokens_per_joule]):
         hashing = row.work.joules_per_th is not None

@@ -1,4 +1,4 @@
-"""The main job: take a device through its work and report on each."""
+"""The main job: take a device through its work, compare what it does, and report on each."""
 
 from __future__ import annotations
 
@@ -11,25 +11,19 @@ from wattwork import defaults
 from wattwork._search import search
 from wattwork.data import MAINNET_HEIGHTS, mainnet_header
 from wattwork.device import Device
-from wattwork.engines import make_engine, preset
+from wattwork.engines import preset
 from wattwork.errors import WattworkError
-from wattwork.job import Job
 from wattwork.load import check_window
-from wattwork.machine import describe_device, describe_versions
-from wattwork.meters import Meter
+from wattwork.method import Progress, measure, ticker
 from wattwork.report import Mode, PhaseResult, Proof, Report
 from wattwork.trace import Trace, fit_to_context, packaged_trace, prompt_token_ids, size_trace
 from wattwork.work import Work
+from wattwork.workbench import workbench
 
 if TYPE_CHECKING:
     from wattwork.engines import ModelConfig
 
-# Told as the work goes: the step, and how far along it is from 0 to 1 (None: no telling).
-Progress = Callable[[str, float | None], None]
-
 PROOF_REACH = 20_000  # nonces searched on either side of the true one
-WARM_UP_S = 0.5  # flat out before a window: caches, clocks
-MOST_WARM_UP_S = 30.0  # however long the first batch takes
 CAPACITY_S = 1.5  # prompts are fed at least so long to learn the engine's solo capacity
 
 
@@ -45,42 +39,35 @@ def compare(
 ) -> Report:
     """Idle, hash, infer offline, infer on a trace, and mixed, each metered for about `seconds`; and every switch.
 
+    Each is measured as `method.measure` does it, in one window, so without intervals of repeats.
     `name`: "cpu", or a GPU: "cuda:0" is the first. `model`: a preset's name (dummy weights). `threads`: workers of a
     CPU (None: those this process may use). `watts`: the operator's own reading, in place of a meter. `load`: share of
     the engine's prompt capacity that the trace offers. A window with a trace lasts until its last request has ended.
     InvalidInput names an argument that cannot be; DeviceError and MeterError say what is not here.
     """
     check_window(seconds, load)
-    config = preset(model)
-    with Device(name, threads=threads, meter=None if watts is None else Meter(device=name, watts=watts)) as device:
+    with workbench(name, model=model, threads=threads, watts=watts, progress=progress) as bench:
+        device, report = bench.device, bench.report
         progress("proof: a known nonce, found again", None)
-        report = Report(proof=prove(threads=threads, device=name))
-        progress(f"loading {model}", None)
-        engine = make_engine(config, threads=threads, device=name)
-        job = Job(Work.from_header(mainnet_header(MAINNET_HEIGHTS[-1])), device=name)
-        report.device = describe_device(name, isa=job.isa, threads=device.threads) | {"model": model}
-        report.versions = describe_versions()
+        report.proof = prove(threads=threads, device=name)
         run = _Run(device, report, seconds, progress)
-        device.bind(job, engine)
-        longest = device.scheduler.config.max_model_len
-
         run.window("idle")
         run.switch("hash")
-        alone = run.window("hash", warm_up=True)
+        alone = run.window("hash")
         run.switch("infer")
         trace = packaged_trace()  # solo: before the offline window, whose unfinished requests go on running
-        capacity_tok_s = solo_capacity_tok_s(device, trace, config, run.ticker("infer, capacity", CAPACITY_S))
-        run.window("infer, offline", warm_up=True)
+        tick = ticker(progress, "infer, capacity", CAPACITY_S)
+        capacity_tok_s = solo_capacity_tok_s(device, trace, preset(model), tick)
+        run.window("infer, offline")
+        longest = device.scheduler.config.max_model_len
         sized = size_trace(trace, capacity_tok_s=capacity_tok_s, window_s=seconds, context=longest, load=load)
-        device.bind(job, engine, sized)
+        device.bind(bench.job, bench.engine, sized)
         run.window("infer, trace")
         run.switch("mixed")
         mixed = run.window("mixed")
         run.switch("idle")
         if alone.hashes_per_s:
             mixed.harvested_share = (mixed.hashes_per_s or 0.0) / alone.hashes_per_s
-        device.close()
-        engine.close()
     return report
 
 
@@ -122,30 +109,12 @@ class _Run:
     def __init__(self, device: Device, report: Report, seconds: float, progress: Progress) -> None:
         self._device, self._report, self._seconds, self._progress = device, report, seconds, progress
 
-    def ticker(self, step: str, seconds: float) -> Callable[[], None]:
-        """Something to call often; it tells how far along the step is."""
-        start_s = time.perf_counter()
-        self._progress(step, 0.0)
-        return lambda: self._progress(step, min(1.0, (time.perf_counter() - start_s) / seconds))
-
     def switch(self, mode: Mode) -> None:
         self._report.switches.append(self._device.switch(mode))
 
-    def _warm_up(self, step: str) -> None:
-        """Flat out for WARM_UP_S; inference until a batch of requests has come and gone.
-
-        Before that a window sees the first batch's prompts and hardly any output: its length would make the rate.
-        """
-        scheduler, until_s = self._device.scheduler, time.perf_counter() + MOST_WARM_UP_S
-        batch = scheduler.config.max_num_seqs if self._device.mode == "infer" else 0
-        enough = scheduler.stats().finished + batch
-        self._device.run(WARM_UP_S, tick=lambda: self._progress(step, None))
-        while scheduler.stats().finished < enough and time.perf_counter() < until_s:
-            self._device.run(WARM_UP_S, tick=lambda: self._progress(step, None))
-
-    def window(self, step: str, *, warm_up: bool = False) -> PhaseResult:
-        if warm_up:
-            self._warm_up(f"{step}: warm-up")
-        phase = self._device.run(self._seconds, tick=self.ticker(step, self._seconds))
+    def window(self, step: str) -> PhaseResult:
+        phase = measure(
+            self._device, self._device.mode, seconds=self._seconds, repeats=1, progress=self._progress, step=step
+        )
         self._report.phases.append(phase)
         return phase
