@@ -31,7 +31,7 @@ class FakeClock:
 class Zone:
     """One zone. `joules(t)` is the energy from time 0 on; the counter holds it as of its last update.
 
-    An update comes up to `jitter_s` late, each anew.
+    An update comes up to `jitter_s` late, each anew. Without a path there are no files, and `shown_uj` is the counter.
     """
 
     def __init__(
@@ -39,11 +39,16 @@ class Zone:
     ):
         self.path, self.joules, self.period_s, self.phase_s, self.jitter_s = path, joules, period_s, phase_s, jitter_s
         self.start_count, self.counts, self.unit_nj = start_count, counts, unit_nj
-        path.mkdir()
         self.shown_uj = None
+        if path:
+            self.make_files(name)
+        self.update(0.0)
+
+    def make_files(self, name):
+        path, unit_nj = self.path, self.unit_nj
+        path.mkdir()
         (path / "name").write_text(name + "\n")
         (path / "max_energy_range_uj").write_text(f"{(2**32 - 1) * unit_nj // 1000}\n")
-        self.update(0.0)
 
     def update(self, t):
         number = math.floor((t - self.phase_s) / self.period_s)
@@ -61,7 +66,8 @@ class Zone:
         if energy_uj == self.shown_uj:
             return
         self.shown_uj = energy_uj
-        write(self.path / "energy_uj", energy_uj)
+        if self.path:
+            write(self.path / "energy_uj", energy_uj)
 
 
 def drive(source, clock, seconds):

@@ -43,8 +43,10 @@ def counters(parts: Sequence[str], clock: Clock) -> dict[str, list[Counter]]:
     for zone, package in zones:
         name = _name(zone)
         part = name.split("-")[0]
+        if package is None and part != "psys":
+            part = "package"
         if part in parts:
-            label = name if package is None or name != part else f"{name} of {package}"
+            label = name if package is None else f"{name} of {package}"
             found.setdefault(part, []).append(_counter(zone, label, clock))
     return found
 
@@ -56,15 +58,7 @@ def _zones(root: Path) -> list[tuple[Path, str | None]]:
     except OSError:
         return []
     matches.sort(key=lambda match: (int(match[1]), int(match[2] or -1)))
-    top = "intel-rapl:"
-    zones: list[tuple[Path, str | None]] = []
-    for match in matches:
-        zones.append((root / match[0], _name(root / f"{top}{match[1]}") if match[2] else None))
-        # In /sys/class/powercap the subzones lie beside their package; in the devices' own tree within it.
-        if not match[2]:
-            within = sorted((root / match[0]).glob(f"{match[0]}:*"))
-            zones += [(sub, _name(root / match[0])) for sub in within if not (root / sub.name).exists()]
-    return zones
+    return [(root / m[0], _name(root / f"intel-rapl:{m[1]}") if m[2] else None) for m in matches]
 
 
 def _name(zone: Path) -> str:
