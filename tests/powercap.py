@@ -17,10 +17,14 @@ class FakeClock:
         self.t = 1000.0
         self.listeners = []
         self.tick_s = 1e-5
+        self.wall_ahead_s = 1.7e9  # of this time; a test that sets the wall clock moves it
 
     def now(self):
         self.sleep(self.tick_s)
         return self.t
+
+    def wall(self):
+        return self.t + self.wall_ahead_s
 
     def sleep(self, seconds):
         self.t += seconds

@@ -12,6 +12,7 @@ import statistics
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,7 +24,7 @@ GAP = 3.0  # a hole in the log is longer than this many of its periods
 
 @dataclass(frozen=True, slots=True)
 class WallLog:
-    """Samples in the order of time. `values`: watts; or joules where `counter`. `step`: the values' resolution."""
+    """Samples in the order of time. `values`: watts; or joules where `counter`. `step`: of their last written digit."""
 
     times_s: list[float]
     values: list[float]
@@ -37,7 +38,8 @@ class WallLog:
         Between samples the power is taken as linear, a counter's as constant; before the first and after the last it
         is held. What the truth may be off by: between two samples, half the difference of their power for their time
         (a step anywhere between them), each independent; all of them together for the values' rounding, half a step;
-        and at both ends the power's range near by, for the time they may be off (`skew_s`). None without two samples.
+        and for clocks that differ by up to `skew_s`, which shifts the whole window, that time x the difference of power
+        between its ends, and x the largest change between samples at either end. None without two samples.
         """
         first = max(0, bisect_right(self.times_s, begin_s) - 2)
         last = min(len(self.times_s), bisect_left(self.times_s, end_s) + 2)
@@ -46,19 +48,22 @@ class WallLog:
             return None
         joules = hole_s = squares = 0.0
         spread_w = 0.0
+        ends_w: list[float] = []
         padded = [(min(begin_s, knots[0][0]), *knots[0][1:]), *knots, (max(end_s, knots[-1][0]), *knots[-1][1:])]
         for (t0, w0, _), (t1, w1, between_w) in pairwise(padded):
             low, high = max(t0, begin_s), min(t1, end_s)
             if high <= low:
                 continue
             at = [w0 + (w1 - w0) * (t - t0) / (t1 - t0) for t in (low, high)]
+            ends_w += at
             joules += sum(at) / 2 * (high - low)
             squares += (between_w / 2 * (high - low)) ** 2
             spread_w = max(spread_w, between_w)
             if t1 - t0 > GAP * self.period_s:
                 hole_s += high - low
         rounding_j = self.step if self.counter else self.step / 2 * (end_s - begin_s)
-        return joules, 1.96 * math.sqrt(squares) + 2 * spread_w * skew_s + rounding_j, hole_s
+        shift_w = abs(ends_w[-1] - ends_w[0]) + 2 * spread_w if ends_w else 0.0
+        return joules, 1.96 * math.sqrt(squares) + shift_w * skew_s + rounding_j, hole_s
 
     def _power(self, first: int, last: int) -> list[tuple[float, float, float]]:
         """(time, watts, how far the power went since the one before) of these samples."""
@@ -94,6 +99,7 @@ def _parse(rows: csv.DictReader[str], path: str) -> WallLog:
     column = columns[0]
     times: list[float] = []
     values: list[float] = []
+    digits = 9  # the power of ten of the last one written
     for row in rows:
         where = f"{path}, line {rows.line_num}"
         try:
@@ -108,11 +114,11 @@ def _parse(rows: csv.DictReader[str], path: str) -> WallLog:
             raise InvalidInput(f"{where}: the counter went back; cut the log there.")
         times.append(time_s)
         values.append(value)
+        digits = min(digits, int(Decimal(row[column].strip()).as_tuple().exponent))
     if len(times) < 2:
         raise InvalidInput(f"{path} holds {len(times)} samples; at least two are needed.")
     period_s = statistics.median(b - a for a, b in pairwise(times))
-    steps = [abs(b - a) for a, b in pairwise(sorted(set(values)))]
-    return WallLog(times, values, column != "watts", period_s, min(steps, default=0.0))
+    return WallLog(times, values, column != "watts", period_s, 10.0**digits * UNITS_J.get(column, 1.0))
 
 
 def _seconds(text: str) -> float:
