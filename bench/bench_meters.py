@@ -1,10 +1,10 @@
 """What a meter costs: a window's begin and end over two zones, the helper thread, the import, the package's size.
 
 Two powercap zones lie in memory (/dev/shm) as files of our own; a kernel's file costs the read of a register more. The
-zones' counters move each millisecond, by a thread, as a processor's do. begin/end: microseconds of the pair, back to
-back. Helper: CPU time of the whole process while one window is open and nothing else runs, of a core. Import: wall time
-of `import wattwork`, and `wattwork.meters`, beyond `import numpy`, in fresh processes, the median. Size: wattwork's own
-files, without those of its dependencies.
+zones' counters move each millisecond or two, as a processor's do, by another process. begin/end: microseconds of the
+pair, back to back. Helper: CPU time of the whole process while one window is open and nothing else runs, of a core.
+Import: wall time of `import wattwork`, and `wattwork.meters`, beyond `import numpy`, in fresh processes, the median.
+Size: wattwork's own files, without those of its dependencies.
 
     python bench/bench_meters.py [PAIRS]
 """
@@ -24,7 +24,7 @@ RANGE_UJ = 262143328850
 IMPORT = "import time; import numpy; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
 
 
-def make_zones(root, period_s=0.0):
+def make_zones(root):
     for number in range(2):
         zone = root / f"intel-rapl:{number}"
         zone.mkdir()
@@ -90,7 +90,8 @@ def main():
         finally:
             mover.kill()
             mover.wait()
-    print(f"import wattwork: {import_ms('wattwork'):.1f} ms beyond numpy; wattwork.meters: {import_ms('wattwork.meters'):.1f}")
+    for module in ("wattwork", "wattwork.meters"):
+        print(f"import {module}: {import_ms(module):.1f} ms beyond numpy")
     own = sum(Path(file.locate()).stat().st_size for file in files("wattwork") or () if Path(file.locate()).is_file())
     print(f"own files: {own / 1e6:.1f} MB")
 

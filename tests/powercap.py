@@ -39,7 +39,17 @@ class Zone:
     """
 
     def __init__(
-        self, path, name, joules, *, period_s=1e-3, phase_s=0.0, start_count=0, counts=2**32, unit_nj=UNIT_NJ, jitter_s=0
+        self,
+        path,
+        name,
+        joules,
+        *,
+        period_s=1e-3,
+        phase_s=0.0,
+        jitter_s=0.0,
+        start_count=0,
+        counts=2**32,
+        unit_nj=UNIT_NJ,
     ):
         self.path, self.joules, self.period_s, self.phase_s, self.jitter_s = path, joules, period_s, phase_s, jitter_s
         self.start_count, self.counts, self.unit_nj = start_count, counts, unit_nj

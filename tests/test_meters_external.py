@@ -12,6 +12,8 @@ from wattwork.errors import InvalidInput, MeterError
 from wattwork.meters import Meter
 from wattwork.meters.wall_log import read_log
 
+CURVES = ["flat", "square", "ramp"]
+
 
 @pytest.fixture
 def clock():
@@ -68,7 +70,7 @@ def test_a_log_is_aligned_with_the_window(tmp_path, clock, form, iso):
 
 
 @pytest.mark.parametrize("seed", [1, FRESH_SEED], ids=["fixed", "fresh"])
-@pytest.mark.parametrize("curve", [constant(80.0), square(20.0, 200.0, 0.137), ramp(3.0)], ids=["flat", "square", "ramp"])
+@pytest.mark.parametrize("curve", [constant(80.0), square(20.0, 200.0, 0.137), ramp(3.0)], ids=CURVES)
 def test_the_truth_lies_within_also_by_a_clock_that_is_off(tmp_path, clock, curve, seed):
     """By up to the half second that is allowed; 95 of 100 at the least, and the interval is made to hold all."""
     path, draw = tmp_path / "plug.csv", random.Random(seed)

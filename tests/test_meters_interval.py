@@ -12,6 +12,7 @@ from wattwork.meters.counter import CounterSource
 from wattwork.meters.track import Counter
 
 FAST_S, SLOW_S = 1e-3, 0.1  # a RAPL counter's period, and a GPU's
+CURVES = ["flat", "square", "ramp"]
 SEEDS = pytest.mark.parametrize("seed", [1, FRESH_SEED], ids=["fixed", "fresh"])
 
 
@@ -19,7 +20,8 @@ def source(zone, clock, modulus_uj, max_w):
     def read():
         return zone.shown_uj
 
-    return CounterSource("rapl", [Counter("package-0", read, modulus_uj, max_w, probe(read, clock))], clock, helper=False)
+    counter = Counter("package-0", read, modulus_uj, max_w, probe(read, clock))
+    return CounterSource("rapl", [counter], clock, helper=False)
 
 
 class Bench:
@@ -63,19 +65,18 @@ def excess(windows):
     return halves_j[len(halves_j) // 2] / errors_j[int(0.95 * len(errors_j))]
 
 
-# Of 1,000 windows whose interval holds 95 % of the time, 936 and more hold the truth in 98 runs of 100. These hold it more
-# often: by the derivation in `interval` a steady load's errors all lie within, and a square's in at least 97 %, of which
-# fewer than 936 of 1,000 are a chance of 1e-8. The 95th percentile of 1,000 errors varies by some 2 %: a median
-# half-width of 2.4 times it reaches 3 at more than ten times that.
+# By the derivation in `interval` a steady load's errors all lie within, and a square's in more than 97 %: fewer than
+# 936 of 1,000 are then a chance of 1e-8. A steady load's median half-width is 2.5 times the errors' 95th percentile,
+# which over 1,000 windows varies by some 2 %: it reaches 3 at eight times that.
 @pytest.mark.parametrize(("seed", "jitter"), [(1, 0.0), (FRESH_SEED, 0.1)], ids=["fixed", "fresh"])
-@pytest.mark.parametrize("curve", [constant(80.0), square(20.0, 200.0, 10.0), ramp(3.0)], ids=["flat", "square", "ramp"])
+@pytest.mark.parametrize("curve", [constant(80.0), square(20.0, 200.0, 10.0), ramp(3.0)], ids=CURVES)
 def test_a_thousand_windows_over_a_quick_counter(curve, jitter, seed):
     windows = Bench(curve, FAST_S, seed, jitter_s=jitter * FAST_S).windows(1000)
     assert inside(windows) >= 936
     assert excess(windows) <= 3.0
 
 
-# 3.7 and 23.1 Hz: slower and faster than the counter; 0.7 Hz: steps. 0.1 ms of jitter keeps them from any common rhythm.
+# 3.7 and 23.1 Hz: slower and faster than the counter; 0.7 Hz: steps.
 @SEEDS
 @pytest.mark.parametrize(
     "curve",
@@ -121,7 +122,7 @@ def test_what_keeps_time_with_a_slow_counter_is_not_seen_and_a_short_window_says
 
 
 def test_a_first_short_window_assumes_nothing():
-    """Nobody watched the counter before: then the load between its updates may be anything, and the interval is wide."""
+    """Nobody watched the counter before: the load between its updates may be anything, and the interval is wide."""
     made = Bench(square(20.0, 200.0, 10.0), SLOW_S, 1)
     for _ in range(20):
         made.clock.sleep(5.0)
@@ -143,7 +144,7 @@ def test_a_helper_that_comes_late_costs_width_not_truth():
 
 
 def test_ten_thousand_wraps():
-    """2^14 counts are one joule: at 50 W a wrap each 20 ms, and rest before and after, so that no lag hides an error."""
+    """2^14 counts are a joule: at 50 W a wrap each 20 ms, and rest before and after, so that no lag hides an error."""
     clock = FakeClock()
 
     def joules(t):

@@ -50,6 +50,8 @@ class CounterSource:
         self._helper = helper
         shortest_wrap_s = min(c.modulus_uj * 1e-6 / c.max_w for c in self.counters)
         self.helper_period_s = max(shortest_wrap_s / 4, SHORTEST_HELPER_PERIOD_S)  # at most
+        slowest = max(self.counters, key=lambda counter: counter.cadence.period_s)
+        self._said = f"{name}: " + " + ".join(c.name for c in self.counters) + f"; {slowest.cadence.note}"
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -140,29 +142,33 @@ class CounterSource:
         return t_s, after_s - before_s
 
     def _energy(self, seconds: float, parts: list[Part], blind_s: float, missed_uj: int) -> Energy:
-        joules, half_j = sum(p.joules for p in parts), sum(p.half_j for p in parts)
-        updates = min(p.updates for p in parts)
-        slowest = max(self._tracks, key=lambda track: track.period_s)
+        joules = half_j = swing_share = 0.0
+        updates, unseen = parts[0].updates, False
+        for track, seen in zip(self._tracks, parts, strict=True):
+            joules += seen.joules
+            half_j += seen.half_j
+            updates = min(updates, seen.updates)
+            swing_share = max(swing_share, seen.swing_share)
+            unseen |= track.followed and not seen.aligned
         warnings = []
         if updates < FEW_UPDATES:
             warnings.append(
                 f"the window holds {updates} counter updates, fewer than {FEW_UPDATES}: make it longer; what the load "
-                f"does in rhythm with them is not seen"
+                "does in rhythm with them is not seen"
             )
-        if any(track.followed and not p.aligned for track, p in zip(self._tracks, parts, strict=True)):
+        if unseen:
             warnings.append("the counter's updates near the window's ends were not seen; the interval holds a period")
-        if max(p.swing_share for p in parts) > VARYING:
+        if swing_share > VARYING:
             warnings.append("the load varied from one counter update to the next, which makes most of the interval")
         if missed_uj:
             warnings.append(
                 f"for {blind_s:.3g} s nobody read the counter, in which up to {missed_uj * 1e-6:.6g} J more may have "
                 "wrapped away; the interval holds them, the joules do not"
             )
-        notes = [f"{self.name}: " + " + ".join(c.name for c in self.counters), slowest.counter.cadence.note, *warnings]
         coverage = 1.0 if seconds <= 0 else max(0.0, 1.0 - blind_s / seconds)
         watts = joules / seconds if seconds > 0 else None
         interval = (max(0.0, joules - half_j), joules + half_j + missed_uj * 1e-6)
-        detail = "; ".join(notes)
+        detail = "; ".join([self._said, *warnings])
         return Energy(joules, watts, interval, seconds, self.kind, coverage, None, detail, updates, tuple(warnings))
 
     def _start_helper(self) -> None:

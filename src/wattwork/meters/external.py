@@ -95,7 +95,7 @@ class LogSource:
         if within < 10:
             warnings.append(f"the window holds {within} samples of the log, fewer than 10: make it longer")
         if abs(jump_s) > JUMP_S:
-            warnings.append(f"the wall clock was set by {jump_s:+.3g} s during the window, which begins by the old time")
+            warnings.append(f"the wall clock was set by {jump_s:+.3g} s within the window, which goes by the old time")
         detail = (
             f"the log {self.csv}, a sample each {log.period_s:.3g} s, its times shifted by {self.offset_s:g} s; the "
             f"interval allows {SKEW_S:g} s more between the clocks, and holds sampling and rounding, not calibration"

@@ -10,11 +10,12 @@ are prorated by the power next to them, from inside, for a load often begins and
 distance d <= 1.5 T of the update next to it, can be off
 - by  p w/2 + d x (error of p), for when the updates were: bounds, from the brackets;
 - by no more than  max(p, m - p) d, if the power there is anything from 0 to m (m as below);
-- and by no more than  2A (1 + d/T) + c d (d + T)/2, where A is how far the counter's last 32 readings lie off a parabola,
-  beyond what their brackets explain, and c the change of power over time by that parabola. For what the load does between
-  updates shows as such scatter, unless it keeps time with them: E leaves the smooth curve by up to A anywhere, as at the
-  updates, hence the end by 2A and p by 2A/T. Of loads with some rhythm 1 in 25 keeps time so well (within 1/50 of a cycle
-  per update) that 32 readings do not show it; such a load, a 10 Hz one under a 10 Hz counter, is not in the interval.
+- and by no more than  2A (1 + d/T) + c d (d + T)/2, where A is how far the counter's last 32 readings lie off a
+  parabola, beyond what their brackets explain, and c the change of power over time by that parabola. For what the load
+  does between updates shows as such scatter, unless it keeps time with them: E leaves the smooth curve by up to A
+  anywhere, as at the updates, hence the end by 2A and p by 2A/T. Of loads with some rhythm about 1 in 25 keeps time so
+  well (within 1/50 of a cycle per update) that 32 readings do not show it; such a load, a 10 Hz one under a 10 Hz
+  counter, is not in the interval.
 The smaller of the last two is taken; with fewer than 24 readings the first of the two, which needs none.
 
 *Not aligned*: a counter updated too often to be followed, or one whose updates nobody could look at. At a and b it
@@ -57,7 +58,7 @@ class Part:
 
 
 def part(track: Track, start: Start, begin_s: float, end_s: float, read_s: float) -> Part:
-    """What the counter says of the window, up to the track's last read. `read_s`: how long the reads at its ends took."""
+    """What the counter says of the window, up to the last read. `read_s`: how long the reads at its ends took."""
     return _aligned(track, start, begin_s, end_s, read_s) or _unaligned(track, start, end_s - begin_s, read_s)
 
 
@@ -88,7 +89,7 @@ def _aligned(track: Track, start: Start, begin_s: float, end_s: float, read_s: f
 
 
 def _scatter(edges: Sequence[Edge], unit_uj: int) -> tuple[float, float] | None:
-    """How far readings lie off a parabola, beyond what their brackets explain, J; and the change of power by it, W/s."""
+    """How far readings lie off a parabola, beyond their brackets' part, J; and the change of power by it, W/s."""
     if len(edges) < ENOUGH:
         return None
     times_s = np.array([edge.mid_s - edges[0].mid_s for edge in edges])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wattwork.errors import InvalidInput, MeterError
@@ -61,7 +61,7 @@ class Meter:
 
         `csv_offset_s` is added to the log's times to make them this machine's. `clock` replaces the time for tests.
         """
-        self._source = _choose(source, device, watts, csv, csv_offset_s, clock)
+        self._source = _choose(source, _Asked(device, watts, csv, csv_offset_s, clock))
         self.device = device
         self.idle_watts: float | None = None
 
@@ -114,44 +114,52 @@ class Meter:
         self._source.close()
 
 
-def _choose(
-    source: str, device: str, watts: float | None, csv: str | Path | None, offset_s: float, clock: Clock | None
-) -> Source:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A Meter's arguments but for the source."""
+
+    device: str
+    watts: float | None
+    csv: str | Path | None
+    csv_offset_s: float
+    clock: Clock | None
+
+
+def _choose(source: str, asked: _Asked) -> Source:
     terms = source.split("+")
-    for given, name in ((watts, "watts"), (csv, "csv")):
+    for given, name in ((asked.watts, "watts"), (asked.csv, "csv")):
         if given is not None and not {"auto", "external"} & set(terms):
             raise InvalidInput(f"{name}= is a reading of your own: it goes with the source 'external', not {source!r}.")
-    if watts is not None and csv is not None:
+    if asked.watts is not None and asked.csv is not None:
         raise InvalidInput("watts= and csv= are two readings for one source: give one of them.")
     if len(terms) == 1:
-        return _one(source, device, watts, csv, offset_s, clock)
+        return _one(source, asked)
     if "auto" in terms or len(set(terms)) < len(terms):
         raise InvalidInput(f"a sum of meters names each once and none 'auto', unlike {source!r}.")
     # Of a sum, what sees the processor sees it whatever the device is.
-    return TotalSource([_one(t, device if t == "nvml" else "cpu", watts, csv, offset_s, clock) for t in terms])
+    cpu = replace(asked, device="cpu")
+    return TotalSource([_one(term, asked if term == "nvml" else cpu) for term in terms])
 
 
-def _one(
-    source: str, device: str, watts: float | None, csv: str | Path | None, offset_s: float, clock: Clock | None
-) -> Source:
+def _one(source: str, asked: _Asked) -> Source:
     name, _, parts = source.partition(":")
     if name not in SOURCES or (parts and name not in _RAPL):
         raise InvalidInput(f"there is no meter source {source!r}; choose one of {', '.join(SOURCES)}.")
-    if name in ("auto", "external") and csv is not None:
-        return LogSource(csv, clock, offset_s=offset_s)
-    if name in ("auto", "external") and watts is not None:
-        return ExternalSource(watts, clock)
+    if name in ("auto", "external") and asked.csv is not None:
+        return LogSource(asked.csv, asked.clock, offset_s=asked.csv_offset_s)
+    if name in ("auto", "external") and asked.watts is not None:
+        return ExternalSource(asked.watts, asked.clock)
     if name == "external":
         raise InvalidInput("the source 'external' needs your own reading: give watts=, or csv=.")
-    if name == "nvml" or (name == "auto" and device.startswith("cuda")):
-        return open_nvml(device, clock)
-    if device != "cpu":
-        raise InvalidInput(f"there is no such meter for the device {device!r} but your own reading: give watts=.")
+    if name == "nvml" or (name == "auto" and asked.device.startswith("cuda")):
+        return open_nvml(asked.device, asked.clock)
+    if asked.device != "cpu":
+        raise InvalidInput(f"there is no such meter for the device {asked.device!r} but your own reading: give watts=.")
     if name == "estimate":
-        return EstimateSource(clock=clock)
+        return EstimateSource(clock=asked.clock)
     try:
-        return open_rapl(clock, name="rapl" if name == "auto" else name, parts=parts.split(",") if parts else ())
+        return open_rapl(asked.clock, name="rapl" if name == "auto" else name, parts=parts.split(",") if parts else ())
     except MeterError as error:
         if name != "auto":
             raise
-        return EstimateSource(str(error), clock)
+        return EstimateSource(str(error), asked.clock)

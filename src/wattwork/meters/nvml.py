@@ -10,11 +10,11 @@ Of three readings the first that the GPU has is taken, all of the whole board:
 All three come from one sensor. On A100 and H100 it looks 25 ms of each 100 ms (Yang, Adamek, Armour, "Part-time Power
 Measurements: nvidia-smi's Lack of Attention", 2023, https://arxiv.org/abs/2312.02741); H200 and GH200 have H100's chip.
 There the readings are the mean of what was looked at, taken for all of the time. A load in rhythm with the looks can be
-anything between them, so the interval is what must be true: the share s of the reading that was seen, and in the rest of
-the time from 0 W to the board's limit in force, and a tenth more, for the limiter is not instant:
-    s J - e  <=  truth  <=  s J + e + (1 - s) x seconds x 1.1 limit,   e: the reading's own error, and a look at each end
-For a load without such a rhythm the reading itself is good; its own interval stands in `detail`. Of other GPUs it is not
-known here how much of the time the sensor looks: their coverage is None, and a warning says so.
+anything between them, so the interval is what must be true: the share s of the reading that was seen, and in the rest
+of the time from 0 W to the board's limit in force, and a tenth more, for the limiter is not instant:
+    s J - e  <=  truth  <=  s J + e + (1 - s) x seconds x 1.1 limit,   e: the reading's own error, a look at each end
+For a load without such a rhythm the reading itself is good; its own interval stands in `detail`. Of other GPUs it is
+not known here how much of the time the sensor looks: their coverage is None, and a warning says so.
 """
 
 from __future__ import annotations

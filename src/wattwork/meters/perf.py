@@ -79,7 +79,7 @@ def open_event(kind: int, config: int, cpu: int) -> Callable[[], int]:
 def counters(
     parts: Sequence[str], clock: Clock, *, root: str = DEFAULT_ROOT, opener: Opener = open_event
 ) -> dict[str, list[Counter]]:
-    """The counters of these parts of every package, by part. MeterError where there is none at all, or none readable."""
+    """The counters of these parts of every package, by part. MeterError where there is none, or none readable."""
     folder = Path(root)
     if not folder.is_dir():
         raise NoEvents(f"there is no RAPL energy counter in {root} (virtual machines rarely have one).")
@@ -91,8 +91,8 @@ def counters(
             event = folder / "events" / EVENTS[part]
             if event.exists():
                 config, scale_j = _config(event), float(Path(f"{event}.scale").read_text())
-                found[part] = [_counter(f"{part}-{i}", opener, kind, config, cpu, scale_j, clock)
-                               for i, cpu in enumerate(cpus)]
+                readers = [opener(kind, config, cpu) for cpu in cpus]
+                found[part] = [_counter(f"{part}-{i}", count, scale_j, clock) for i, count in enumerate(readers)]
     except PermissionError:
         raise MeterError(
             f"{root} may not be counted by this user: run as root, set `sudo sysctl kernel.perf_event_paranoid=0`, "
@@ -103,9 +103,7 @@ def counters(
     return found
 
 
-def _counter(name: str, opener: Opener, kind: int, config: int, cpu: int, scale_j: float, clock: Clock) -> Counter:
-    count = opener(kind, config, cpu)
-
+def _counter(name: str, count: Callable[[], int], scale_j: float, clock: Clock) -> Counter:
     def read() -> int:
         try:
             return int(count() * (scale_j * 1e6))

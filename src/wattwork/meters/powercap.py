@@ -31,7 +31,7 @@ def powercap_root() -> Path:
 
 
 def counters(parts: Sequence[str], clock: Clock) -> dict[str, list[Counter]]:
-    """The counters of these parts of every package, by part. MeterError where there is none at all, or none readable."""
+    """The counters of these parts of every package, by part. MeterError where there is none, or none readable."""
     root = powercap_root()
     zones = _zones(root)
     if not zones:

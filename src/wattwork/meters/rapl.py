@@ -59,7 +59,8 @@ def _open(name: str, clock: Clock, parts: Sequence[str], helper: bool) -> Counte
     found: dict[str, list[Counter]] = WAYS[name](parts or DEFAULT_PARTS, clock)
     missing = [part for part in parts if part not in found]
     if missing or not found:
-        raise MeterError(f"{name}: this processor has no counter of {', '.join(missing or DEFAULT_PARTS)}; ask for less.")
+        what = ", ".join(missing or DEFAULT_PARTS)
+        raise MeterError(f"{name}: this processor has no counter of {what}; ask for less.")
     return CounterSource(name, [counter for counters in found.values() for counter in counters], clock, helper=helper)
 
 
