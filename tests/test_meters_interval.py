@@ -4,6 +4,8 @@ import math
 import random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from powercap import RANGE_UJ, UNIT_NJ, FakeClock, Zone, constant, drive, ramp, square
 from seeds import FRESH_SEED
 
@@ -141,6 +143,36 @@ def test_a_helper_that_comes_late_costs_width_not_truth():
         energy = made.source.end(token)
         assert energy.ci95_j[0] <= made.joules(made.clock.t) - made.joules(begin_s) <= energy.ci95_j[1]
         assert any("were not seen" in said for said in energy.warnings)
+
+
+steps = st.one_of(
+    st.just("begin"),
+    st.tuples(st.just("end"), st.integers(0, 5)),
+    st.tuples(st.sampled_from(["watched", "unwatched"]), st.floats(0.0, 2.5)),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from([FAST_S, 0.017, SLOW_S]), st.integers(0, 99), st.lists(steps, max_size=25))
+def test_windows_in_any_order_hold_a_steady_loads_truth(period_s, seed, walk):
+    """Any number of them, nested or crossing, watched or not: of a steady load the interval is a bound, not a chance."""
+    made = Bench(constant(80.0), period_s, seed, jitter_s=period_s / 50)
+    is_open = []
+    for step in [*walk, *[("end", 0)] * 25]:
+        before_s = made.clock.t
+        if step == "begin":
+            token = made.source.begin()
+            is_open.append((token, (before_s + made.clock.t) / 2))
+        elif step[0] == "watched":
+            drive(made.source, made.clock, step[1])
+        elif step[0] == "unwatched":
+            made.clock.sleep(step[1])
+        elif is_open:
+            token, begin_s = is_open.pop(step[1] % len(is_open))
+            energy = made.source.end(token)
+            truth_j = 80.0 * ((before_s + made.clock.t) / 2 - begin_s)
+            assert energy.ci95_j[0] <= truth_j <= energy.ci95_j[1]
+            assert energy.joules >= 0.0
 
 
 def test_ten_thousand_wraps():
