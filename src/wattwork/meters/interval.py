@@ -35,8 +35,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from wattwork.meters.track import Edge, Slope, Start, Track
 
 FEW_UPDATES = 10  # a window with fewer says so
@@ -92,6 +90,8 @@ def _scatter(edges: Sequence[Edge], unit_uj: int) -> tuple[float, float] | None:
     """How far readings lie off a parabola, beyond their brackets' part, J; and the change of power by it, W/s."""
     if len(edges) < ENOUGH:
         return None
+    import numpy as np  # heavy, and only slow counters need it
+
     times_s = np.array([edge.mid_s - edges[0].mid_s for edge in edges])
     joules = np.array([edge.total_uj - edges[0].total_uj for edge in edges]) * 1e-6
     curve = np.polyfit(times_s, joules, 2)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,18 +95,17 @@ def modulus_uj(range_uj: int, readings_uj: tuple[int, ...]) -> int:
 
 
 class Reader:
-    """A number in a file, read again and again: the file stays open, and is opened anew should it be another's now."""
+    """A number in a file, read again and again: it stays open, and is opened anew should its name mean another now."""
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._lock = threading.Lock()
-        self._descriptor = -1
+        self._descriptor = self._inode = -1
         self._finalizer: weakref.finalize[..., Reader] | None = None
 
     def __call__(self) -> int:
         """MeterError with a sentence where it cannot be read."""
         try:
-            if self._descriptor < 0 or os.fstat(self._descriptor).st_nlink == 0:
+            if os.stat(self._path).st_ino != self._inode:
                 self._open()
             return int(os.pread(self._descriptor, 32, 0))
         except PermissionError:
@@ -124,12 +122,11 @@ class Reader:
 
     def _open(self) -> None:
         self._close()
-        with self._lock:
-            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-            self._finalizer = weakref.finalize(self, os.close, self._descriptor)
+        self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        self._finalizer = weakref.finalize(self, os.close, self._descriptor)
+        self._inode = os.fstat(self._descriptor).st_ino
 
     def _close(self) -> None:
-        with self._lock:
-            if self._finalizer is not None:
-                self._finalizer()
-            self._finalizer, self._descriptor = None, -1
+        if self._finalizer is not None:
+            self._finalizer()
+        self._finalizer, self._descriptor, self._inode = None, -1, -1
