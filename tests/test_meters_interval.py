@@ -155,7 +155,7 @@ steps = st.one_of(
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from([FAST_S, 0.017, SLOW_S]), st.integers(0, 99), st.lists(steps, max_size=25))
 def test_windows_in_any_order_hold_a_steady_loads_truth(period_s, seed, walk):
-    """Any number of them, nested or crossing, watched or not: of a steady load the interval is a bound, not a chance."""
+    """Any number, nested or crossing, watched or not: of a steady load the interval is a bound, not a chance."""
     made = Bench(constant(80.0), period_s, seed, jitter_s=period_s / 50)
     is_open = []
     for step in [*walk, *[("end", 0)] * 25]:
@@ -176,7 +176,7 @@ def test_windows_in_any_order_hold_a_steady_loads_truth(period_s, seed, walk):
 
 
 def test_ten_thousand_wraps():
-    """2^14 counts are a joule: at 50 W a wrap each 20 ms, and rest before and after, so that no lag hides an error."""
+    """2^14 counts are a joule: at 50 W a wrap each 20 ms. Rest before and after, so that no lag hides an error."""
     clock = FakeClock()
 
     def joules(t):
