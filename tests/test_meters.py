@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from powercap import RANGE_UJ, UNIT_NJ, FakeClock, Zone, constant, ramp, square, write
 
 from wattwork.errors import InvalidInput, MeterError
-from wattwork.meters import Meter, estimate, rapl
+from wattwork.meters import Meter, estimate, powercap, rapl
 from wattwork.meters.cadence import Cadence, probe
-from wattwork.meters.counter import Counter, CounterSource
+from wattwork.meters.counter import CounterSource
 from wattwork.meters.estimate import EstimateSource
+from wattwork.meters.track import Counter
 
 UNIT_J = UNIT_NJ * 1e-9
 
@@ -80,7 +81,7 @@ def test_interval_is_small_for_a_quick_counter(root, clock):
 
 def test_period_and_unit_are_taken_from_the_counter(root, clock):
     made = zone(root, clock, joules=constant(80.0), period_s=0.013)
-    cadence = probe(lambda: rapl._read_uj(str(made.path / "energy_uj")), clock)
+    cadence = probe(powercap.Reader(str(made.path / "energy_uj")), clock)
     assert cadence.period_s == pytest.approx(0.013, rel=0.05)
     assert cadence.watts == pytest.approx(80.0, rel=0.05)
     clock.listeners.clear()
@@ -106,10 +107,7 @@ def test_thousands_of_wraps_leave_no_error(root, clock):
 def rapl_with_counts(root, clock, counts, max_w=100.0):
     """The range of a real counter is worth an hour; one of a few counts makes wraps frequent."""
     made = zone(root, clock, counts=counts, start_count=counts - 5)
-
-    def read():
-        return rapl._read_uj(str(made.path / "energy_uj"))
-
+    read = powercap.Reader(str(made.path / "energy_uj"))
     counter = Counter("package-0", read, counts * UNIT_NJ // 1000, max_w, probe(read, clock))
     return CounterSource("rapl", [counter], clock, helper=False)
 
@@ -132,7 +130,7 @@ def test_a_wrap_never_gives_a_negative_or_wrong_window(start, steps):
     """Raw counts through the kernel's own arithmetic, each step below a wrap: exact but for the kernel's rounding."""
     count = start
     clock = FakeClock()
-    modulus_uj = rapl.modulus_uj(RANGE_UJ, (start * UNIT_NJ // 1000,))
+    modulus_uj = powercap.modulus_uj(RANGE_UJ, (start * UNIT_NJ // 1000,))
     counter = Counter("package-0", lambda: count * UNIT_NJ // 1000, modulus_uj, 1000.0, Cadence(1e-3, 61, 0.0, (), ""))
     source = CounterSource("rapl", [counter], clock, helper=False)
     token = source.begin()
@@ -147,8 +145,8 @@ def test_a_wrap_never_gives_a_negative_or_wrong_window(start, steps):
 
 
 def test_a_range_that_is_not_the_hardwares_is_taken_as_it_stands():
-    assert rapl.modulus_uj(1_000_000, (5, 7)) == 1_000_000
-    assert rapl.modulus_uj(RANGE_UJ, (1000,)) == RANGE_UJ  # 1000 uJ is no count of this unit
+    assert powercap.modulus_uj(1_000_000, (5, 7)) == 1_000_000
+    assert powercap.modulus_uj(RANGE_UJ, (1000,)) == RANGE_UJ  # 1000 uJ is no count of this unit
 
 
 def test_one_wrap_on_real_time(root):
@@ -226,7 +224,7 @@ def test_windows_on_many_threads_add_up(root):
 
 
 def test_the_helper_sees_wraps_nobody_else_looks_at(root, monkeypatch):
-    monkeypatch.setattr(rapl, "MAX_PACKAGE_W", 1e9)  # makes the shortest wrap 262 us, so the helper reads each ms
+    monkeypatch.setattr(powercap, "MAX_PACKAGE_W", 1e9)  # makes the shortest wrap 262 us, so the helper reads each ms
     path = root / "intel-rapl:0"
     Zone(path, "package-0", constant(0.0))
     meter = Meter("rapl")
@@ -313,7 +311,7 @@ def refuse(monkeypatch, error):
     def refusing(path, *args):
         raise OSError(error, os.strerror(error), path)
 
-    monkeypatch.setattr(rapl.os, "open", refusing)
+    monkeypatch.setattr(powercap.os, "open", refusing)
 
 
 def test_unreadable_counters_name_the_fix(root, clock, monkeypatch):
@@ -389,7 +387,7 @@ def test_external_is_the_operators_own_reading(clock):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("tea", "cpu", None), "choose one of auto, rapl, nvml, external, estimate"),
+        (("tea", "cpu", None), "choose one of auto, rapl, .*, nvml, external, estimate"),
         (("external", "cpu", None), "give watts="),
         (("external", "cpu", float("nan")), "finite"),
         (("external", "cpu", -1.0), "from 0 up"),

@@ -28,6 +28,7 @@ class Energy:
     detail: str = ""
     updates: int | None = None  # of the counter or sensor within the window, the slowest part's; None: not known
     warnings: tuple[str, ...] = ()  # why the figure should not be trusted, a sentence each
+    parts: tuple[tuple[str, Energy], ...] = ()  # of a sum over several meters, by name
 
     @property
     def measured(self) -> bool:
@@ -84,6 +85,10 @@ class Clock:
     def now(self) -> float:
         """Seconds of a monotonic clock: setting the wall clock does not move it."""
         return time.perf_counter()
+
+    def wall(self) -> float:
+        """Seconds since 1970, by which a log from elsewhere is found; this one may jump."""
+        return time.time()
 
     def sleep(self, seconds: float) -> None:
         """Wait."""

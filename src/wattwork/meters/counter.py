@@ -1,13 +1,9 @@
 """Windows over energy counters that only ever count up, and wrap.
 
-Totals are kept unwrapped from one read to the next. A window holds the totals at its begin, so any number of windows
-may be open. While one is, a helper thread reads each quarter of the shortest wrap time, so that no wrap is missed.
-
-What the interval holds. A counter that is updated each `period_s` shows at any moment the energy of up to one period
-ago. The lags at begin and end differ by less than one period, hence an error below period_s x power to either side.
-What the power was at the very edges is not known: twice the window's mean is taken (a load that is on half of the
-time), in a window of few updates twice the highest mean this counter has shown. To it come one counter unit at each end
-and half the time that the reads took. The calibration of the sensor is not in the interval, for no counter tells it.
+Totals are kept unwrapped from one read to the next (`track`), so any number of windows may be open. While one is, and
+for a second after, a helper thread looks at the counters: so often that no wrap is missed, now and then to see how the
+power varies, and around each update of a slow counter to see when it comes. Neither begin nor end waits for an update:
+end takes the last one seen, and `interval` says what is then to be had of the joules, and what they can be off by.
 """
 
 from __future__ import annotations
@@ -15,36 +11,26 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 from wattwork.errors import MeterError
 from wattwork.meters.base import Clock, Energy, Kind, Token, redeem
-from wattwork.meters.cadence import Cadence
+from wattwork.meters.interval import FEW_UPDATES, Part, part
+from wattwork.meters.track import Counter, Start, Track
 
-SHORTEST_HELPER_PERIOD_S = 1e-3  # below it the helper would be a load of its own
-FEW_UPDATES = 10  # a window with fewer says so
-
-
-@dataclass(frozen=True, slots=True)
-class Counter:
-    """One wrapping energy counter. `read` gives microjoules; it raises MeterError with a sentence when it cannot."""
-
-    name: str
-    read: Callable[[], int]
-    modulus_uj: int  # what a wrap takes away
-    max_w: float  # more than it can ever show: sets the shortest wrap time
-    cadence: Cadence
+SHORTEST_HELPER_PERIOD_S = 1e-3  # for wraps; below it the helper would be a load of its own
+LINGER_S = 1.0  # after the last window's end the helper goes on this long: the next window finds it at work
+VARYING = 0.5  # share of the interval from which the load's variation is named as its cause
 
 
 @dataclass(slots=True)
 class _Token(Token):
     read_s: float  # how long the reads took
-    total_uj: list[int]
+    starts: list[Start]
     blind_s: float
-    missed_uj: int
     error: str | None
 
 
@@ -56,38 +42,38 @@ class CounterSource:
     def __init__(
         self, name: str, counters: Sequence[Counter], clock: Clock | None = None, *, helper: bool = True
     ) -> None:
-        """`helper=False` starts no thread; then `poll()` must be called as often as the thread would."""
+        """`helper=False` starts no thread; then `poll()` must be called as the thread would."""
         self.name = name
         self.counters = tuple(counters)
         self.period_s: float | None = max(c.cadence.period_s for c in self.counters)
         self._clock = clock or Clock()
         self._helper = helper
         shortest_wrap_s = min(c.modulus_uj * 1e-6 / c.max_w for c in self.counters)
-        self.helper_period_s = max(shortest_wrap_s / 4, SHORTEST_HELPER_PERIOD_S)
+        self.helper_period_s = max(shortest_wrap_s / 4, SHORTEST_HELPER_PERIOD_S)  # at most
+        slowest = max(self.counters, key=lambda counter: counter.cadence.period_s)
+        self._said = f"{name}: " + " + ".join(c.name for c in self.counters) + f"; {slowest.cadence.note}"
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
+        self._finalizer: weakref.finalize[[], CounterSource] | None = None
+        self._tracks = [Track(counter) for counter in self.counters]
         self._open = 0
-        self._last_uj: list[int] | None = None  # None: nobody needs what went before
-        self._last_s = 0.0
-        self._total_uj = [0] * len(self.counters)
-        self._peak_w = [c.cadence.watts for c in self.counters]
-        # Sums over all stretches in which a whole wrap could have gone by unseen.
-        self._blind_s = 0.0
-        self._missed_uj = 0
+        self._begun_s = 0.0  # the youngest window
+        self._idle_from_s = 0.0  # when lingering ends
+        self._last_s: float | None = None  # the last read; None: nobody needs what went before
+        self._blind_s = 0.0  # summed over all stretches in which a whole wrap could have gone by unseen
         _sources.add(self)
 
     def begin(self) -> _Token:
         """Open a window."""
         with self._lock:
-            if self._open == 0:
-                self._last_uj = None
-            self._open += 1
             try:
                 t_s, read_s, error = *self._read(), None
             except MeterError as failure:
                 t_s, read_s, error = self._clock.now(), 0.0, str(failure)
-            token = _Token(self, t_s, read_s, self._total_uj.copy(), self._blind_s, self._missed_uj, error)
+            self._open += 1
+            self._begun_s = t_s
+            token = _Token(self, t_s, read_s, [track.begin() for track in self._tracks], self._blind_s, error)
             if self._helper and (self._thread is None or not self._thread.is_alive()):
                 self._start_helper()
         return token
@@ -96,28 +82,40 @@ class CounterSource:
         """Close a window."""
         with self._lock:
             token = redeem(token, _Token, self)
-            self._open -= 1
             try:
                 t_s, read_s, error = *self._read(), token.error
             except MeterError as failure:
                 t_s, read_s, error = self._clock.now(), 0.0, token.error or str(failure)
-            parts_uj = [now - then for now, then in zip(self._total_uj, token.total_uj, strict=True)]
-            blind_s, missed_uj = self._blind_s - token.blind_s, self._missed_uj - token.missed_uj
-            peak_w = self._peak_w.copy()
+            self._open -= 1
+            self._idle_from_s = t_s + LINGER_S
+            parts = []
+            missed_uj = 0
+            for track, start in zip(self._tracks, token.starts, strict=True):
+                track.end(start)
+                parts.append(part(track, start, token.t_s, t_s, token.read_s + read_s))
+                missed_uj += track.missed_uj - start.missed_uj
+            blind_s = self._blind_s - token.blind_s
         seconds = t_s - token.t_s
         if error is not None:
-            return Energy(None, None, None, seconds, self.kind, 0.0, None, f"{self.name}: {error}")
-        return self._energy(
-            seconds, parts_uj, peak_w, read_s=token.read_s + read_s, blind_s=blind_s, missed_uj=missed_uj
-        )
+            said = f"{self.name}: {error}"
+            return Energy(None, None, None, seconds, self.kind, 0.0, None, said, warnings=(said,))
+        return self._energy(seconds, parts, blind_s, missed_uj)
 
-    def poll(self) -> None:
-        """What the helper thread does each `helper_period_s`: see every wrap while a window is open."""
+    def poll(self) -> float | None:
+        """What the helper thread does while a window is open: look, and say in how many seconds to look again.
+
+        None: no window is open or was of late, and the next begin() starts anew.
+        """
         with self._lock:
-            if self._open:
-                # Should the counter come back, the next read sees how long nobody looked; if not, end() says it.
-                with suppress(MeterError):
-                    self._read()
+            now_s = self._clock.now()
+            if self._open == 0 and now_s >= self._idle_from_s:
+                self._thread = None
+                return None
+            # Should the counter come back, the next read sees how long nobody looked; if not, end() says it.
+            with suppress(MeterError):
+                now_s, _ = self._read()
+            age_s = now_s - self._begun_s
+            return min(self.helper_period_s, *(track.wait_s(now_s, age_s) for track in self._tracks))
 
     def close(self) -> None:
         """Stop the helper thread."""
@@ -126,59 +124,61 @@ class CounterSource:
             self._thread = None
 
     def _read(self) -> tuple[float, float]:
-        """Bring the totals up to now: (time, how long reading took). Raises before anything is changed."""
+        """Bring the tracks up to now: (time, how long reading took). Raises before anything is changed."""
         before_s = self._clock.now()
         raw = [counter.read() for counter in self.counters]
         after_s = self._clock.now()
         t_s = (before_s + after_s) / 2
-        if self._last_uj is not None:
-            elapsed_s, missed_uj = t_s - self._last_s, 0
-            for i, counter in enumerate(self.counters):
-                delta_uj = raw[i] - self._last_uj[i]
-                if delta_uj < 0:
-                    delta_uj += counter.modulus_uj
-                self._total_uj[i] += delta_uj
-                possible_uj = counter.max_w * elapsed_s * 1e6 - delta_uj
-                missed_uj += max(0, int(possible_uj // counter.modulus_uj)) * counter.modulus_uj
-                # At least this much power was there, wherever in its period the counter stood.
-                shown_w = delta_uj * 1e-6 / (elapsed_s + counter.cadence.period_s)
-                self._peak_w[i] = max(self._peak_w[i], shown_w)
-            if missed_uj:
-                self._blind_s += elapsed_s
-                self._missed_uj += missed_uj
-        self._last_uj, self._last_s = raw, t_s
+        if self._open == 0 and before_s >= self._idle_from_s:
+            self._last_s = None
+            for track in self._tracks:
+                track.forget()
+        blind = False
+        for track, raw_uj in zip(self._tracks, raw, strict=True):
+            blind |= track.observe(before_s, after_s, raw_uj)
+        if blind and self._last_s is not None:
+            self._blind_s += t_s - self._last_s
+        self._last_s = t_s
         return t_s, after_s - before_s
 
-    def _energy(
-        self, seconds: float, parts_uj: list[int], peak_w: list[float], *, read_s: float, blind_s: float, missed_uj: int
-    ) -> Energy:
-        joules = sum(parts_uj) * 1e-6
-        slowest = max((c.cadence for c in self.counters), key=lambda cadence: cadence.period_s)
-        few = seconds < FEW_UPDATES * slowest.period_s
-        half_j = 0.0
-        for counter, part_uj, peak in zip(self.counters, parts_uj, peak_w, strict=True):
-            mean_w = part_uj * 1e-6 / seconds if seconds > 0 else 0.0
-            edge_w = 2 * (max(mean_w, peak) if few else mean_w)
-            half_j += edge_w * (counter.cadence.period_s + read_s / 2) + 2e-6 * counter.cadence.unit_uj
-        notes = [f"{self.name}: " + " + ".join(c.name for c in self.counters)]
-        notes.append(slowest.note)
-        if few:
-            notes.append(f"the window holds fewer than {FEW_UPDATES} counter updates: make it longer")
+    def _energy(self, seconds: float, parts: list[Part], blind_s: float, missed_uj: int) -> Energy:
+        joules = half_j = swing_share = 0.0
+        updates, unseen = parts[0].updates, False
+        for track, seen in zip(self._tracks, parts, strict=True):
+            joules += seen.joules
+            half_j += seen.half_j
+            updates = min(updates, seen.updates)
+            swing_share = max(swing_share, seen.swing_share)
+            unseen |= track.followed and not seen.aligned
+        warnings = []
+        if updates < FEW_UPDATES:
+            warnings.append(
+                f"the window holds {updates} counter updates, fewer than {FEW_UPDATES}: make it longer; what the load "
+                "does in rhythm with them is not seen"
+            )
+        if unseen:
+            warnings.append("the counter's updates near the window's ends were not seen; the interval holds a period")
+        if swing_share > VARYING:
+            warnings.append("the load varied from one counter update to the next, which makes most of the interval")
         if missed_uj:
-            notes.append(
+            warnings.append(
                 f"for {blind_s:.3g} s nobody read the counter, in which up to {missed_uj * 1e-6:.6g} J more may have "
                 "wrapped away; the interval holds them, the joules do not"
             )
         coverage = 1.0 if seconds <= 0 else max(0.0, 1.0 - blind_s / seconds)
         watts = joules / seconds if seconds > 0 else None
         interval = (max(0.0, joules - half_j), joules + half_j + missed_uj * 1e-6)
-        return Energy(joules, watts, interval, seconds, self.kind, coverage, None, "; ".join(notes))
+        detail = "; ".join([self._said, *warnings])
+        return Energy(joules, watts, interval, seconds, self.kind, coverage, None, detail, updates, tuple(warnings))
 
     def _start_helper(self) -> None:
         # The thread holds no reference to the source between reads: a forgotten meter is collected and ends it.
+        if self._finalizer is not None:
+            self._finalizer.detach()
         self._stop = threading.Event()
-        weakref.finalize(self, self._stop.set).atexit = False
-        loop = partial(_help, weakref.ref(self), self._stop, self.helper_period_s)
+        self._finalizer = weakref.finalize(self, self._stop.set)
+        self._finalizer.atexit = False
+        loop = partial(_help, weakref.ref(self), self._stop)
         self._thread = threading.Thread(target=loop, name="wattwork-meter", daemon=True)
         self._thread.start()
 
@@ -189,12 +189,13 @@ class CounterSource:
         self._thread = None
 
 
-def _help(source: weakref.ref[CounterSource], stop: threading.Event, period_s: float) -> None:
-    while not stop.wait(period_s):
+def _help(source: weakref.ref[CounterSource], stop: threading.Event) -> None:
+    wait_s: float | None = 0.0
+    while wait_s is not None and not stop.wait(wait_s):
         alive = source()
         if alive is None:
             return
-        alive.poll()
+        wait_s = alive.poll()
         del alive
 
 

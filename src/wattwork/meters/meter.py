@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from wattwork.errors import InvalidInput, MeterError
 from wattwork.meters.base import Clock, Energy, Kind, Source
 from wattwork.meters.estimate import EstimateSource
-from wattwork.meters.external import ExternalSource
+from wattwork.meters.external import ExternalSource, LogSource
 from wattwork.meters.nvml import open_nvml
 from wattwork.meters.rapl import open_rapl
+from wattwork.meters.total import TotalSource
 
-SOURCES = ("auto", "rapl", "nvml", "external", "estimate")
+_RAPL = ("rapl", "rapl-powercap", "rapl-perf")
+SOURCES = ("auto", *_RAPL, "nvml", "external", "estimate")
 
 
 class Window:
@@ -35,25 +38,36 @@ class Window:
 class Meter:
     """Joules per window, with a 95 % interval, from one source.
 
-    `source`: "rapl" reads the processor packages' counters; "nvml" an NVIDIA GPU's, by its `device` ("cuda:0");
-    "external" takes the operator's own reading, `watts`; "estimate" is a model, never a measurement; "auto" is external
-    where `watts` is given, else NVML for a GPU, and for the CPU RAPL, else the estimate.
+    `source`: "rapl" reads the processor packages' counters, "rapl:core" those of a part; "nvml" an NVIDIA GPU's, by its
+    `device` ("cuda:0"); "external" takes the operator's own reading, `watts` or the log `csv`; "estimate" is a model,
+    never a measurement; "auto" is external where a reading is given, else NVML for a GPU, and for the CPU RAPL, else
+    the estimate. "rapl+nvml" is the sum of the two, its parts in each window's `parts`.
     Raises InvalidInput for arguments that do not fit and MeterError where the source is not here or not readable. Once
     made it never raises for a sensor that fails: such a window's joules are None and its detail says why. Windows may
     overlap, and be opened and closed on any thread.
     """
 
     def __init__(
-        self, source: str = "auto", *, device: str = "cpu", watts: float | None = None, clock: Clock | None = None
+        self,
+        source: str = "auto",
+        *,
+        device: str = "cpu",
+        watts: float | None = None,
+        csv: str | Path | None = None,
+        csv_offset_s: float = 0.0,
+        clock: Clock | None = None,
     ) -> None:
-        """`watts` belongs to "external" (and so "auto"); `clock` replaces the time for tests."""
-        self._source = _choose(source, device, watts, clock)
+        """`watts`, or `csv` (a file with the columns time and watts, joules or kwh) belong to "external" (and "auto").
+
+        `csv_offset_s` is added to the log's times to make them this machine's. `clock` replaces the time for tests.
+        """
+        self._source = _choose(source, _Asked(device, watts, csv, csv_offset_s, clock))
         self.device = device
         self.idle_watts: float | None = None
 
     @property
     def source(self) -> str:
-        """The source taken: "rapl", "nvml", "external" or "estimate"."""
+        """The source taken: "rapl-powercap", "rapl-perf", "nvml", "external" or "estimate"; of a sum, "a+b"."""
         return self._source.name
 
     @property
@@ -100,24 +114,52 @@ class Meter:
         self._source.close()
 
 
-def _choose(source: str, device: str, watts: float | None, clock: Clock | None) -> Source:
-    if source not in SOURCES:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A Meter's arguments but for the source."""
+
+    device: str
+    watts: float | None
+    csv: str | Path | None
+    csv_offset_s: float
+    clock: Clock | None
+
+
+def _choose(source: str, asked: _Asked) -> Source:
+    terms = source.split("+")
+    for given, name in ((asked.watts, "watts"), (asked.csv, "csv")):
+        if given is not None and not {"auto", "external"} & set(terms):
+            raise InvalidInput(f"{name}= is a reading of your own: it goes with the source 'external', not {source!r}.")
+    if asked.watts is not None and asked.csv is not None:
+        raise InvalidInput("watts= and csv= are two readings for one source: give one of them.")
+    if len(terms) == 1:
+        return _one(source, asked)
+    if "auto" in terms or len(set(terms)) < len(terms):
+        raise InvalidInput(f"a sum of meters names each once and none 'auto', unlike {source!r}.")
+    # Of a sum, what sees the processor sees it whatever the device is.
+    cpu = replace(asked, device="cpu")
+    return TotalSource([_one(term, asked if term == "nvml" else cpu) for term in terms])
+
+
+def _one(source: str, asked: _Asked) -> Source:
+    name, _, parts = source.partition(":")
+    if name not in SOURCES or (parts and name not in _RAPL):
         raise InvalidInput(f"there is no meter source {source!r}; choose one of {', '.join(SOURCES)}.")
-    if watts is not None:
-        if source not in ("auto", "external"):
-            raise InvalidInput(f"watts= is a reading of your own: it goes with the source 'external', not {source!r}.")
-        return ExternalSource(watts, clock)
-    if source == "external":
-        raise InvalidInput("the source 'external' needs your own reading: give watts=.")
-    if source == "nvml" or (source == "auto" and device.startswith("cuda")):
-        return open_nvml(device, clock)
-    if device != "cpu":
-        raise InvalidInput(f"there is no such meter for the device {device!r} but your own reading: give watts=.")
-    if source == "estimate":
-        return EstimateSource(clock=clock)
+    if name in ("auto", "external") and asked.csv is not None:
+        return LogSource(asked.csv, asked.clock, offset_s=asked.csv_offset_s)
+    if name in ("auto", "external") and asked.watts is not None:
+        return ExternalSource(asked.watts, asked.clock)
+    if name == "external":
+        raise InvalidInput("the source 'external' needs your own reading: give watts=, or csv=.")
+    if name == "nvml" or (name == "auto" and asked.device.startswith("cuda")):
+        return open_nvml(asked.device, asked.clock)
+    if asked.device != "cpu":
+        raise InvalidInput(f"there is no such meter for the device {asked.device!r} but your own reading: give watts=.")
+    if name == "estimate":
+        return EstimateSource(clock=asked.clock)
     try:
-        return open_rapl(clock)
+        return open_rapl(asked.clock, name="rapl" if name == "auto" else name, parts=parts.split(",") if parts else ())
     except MeterError as error:
-        if source == "rapl":
+        if name != "auto":
             raise
-        return EstimateSource(str(error), clock)
+        return EstimateSource(str(error), asked.clock)

@@ -9,8 +9,12 @@ Of three readings the first that the GPU has is taken, all of the whole board:
 
 All three come from one sensor. On A100 and H100 it looks 25 ms of each 100 ms (Yang, Adamek, Armour, "Part-time Power
 Measurements: nvidia-smi's Lack of Attention", 2023, https://arxiv.org/abs/2312.02741); H200 and GH200 have H100's chip.
-What a load does between two looks no interval holds, so the window's coverage says it. Of other GPUs it is not known
-here how much of the time the sensor looks: their coverage is None.
+There the readings are the mean of what was looked at, taken for all of the time. A load in rhythm with the looks can be
+anything between them, so the interval is what must be true: the share s of the reading that was seen, and in the rest
+of the time from 0 W to the board's limit in force, and a tenth more, for the limiter is not instant:
+    s J - e  <=  truth  <=  s J + e + (1 - s) x seconds x 1.1 limit,   e: the reading's own error, a look at each end
+For a load without such a rhythm the reading itself is good; its own interval stands in `detail`. Of other GPUs it is
+not known here how much of the time the sensor looks: their coverage is None, and a warning says so.
 """
 
 from __future__ import annotations
@@ -25,12 +29,14 @@ from typing import Any
 from wattwork.errors import InvalidInput, MeterError
 from wattwork.meters.base import Clock, Energy, Kind, Token, redeem
 from wattwork.meters.cadence import Cadence, probe
-from wattwork.meters.counter import Counter, CounterSource
+from wattwork.meters.counter import CounterSource
+from wattwork.meters.track import Counter
 
 UPDATE_S = 0.1  # of the sensor, on most GPUs (Yang et al.)
 PROBE_S = 0.5  # to see some of them
 LOOK_SHARE = {(8, 0): 0.25, (9, 0): 0.25}  # compute capability -> share of the time the sensor looks: GA100, GH100
 MAX_BOARD_W = 2000.0  # above any one board sold
+OVERSHOOT = 1.1  # of the power limit, within the tens of milliseconds between looks
 READINGS = ("energy", "instant", "average")
 _OWN_READING = "or give your own reading (--watts, in Python watts=)"
 
@@ -222,22 +228,40 @@ class NvmlSource:
         if energy.joules is None or energy.ci95_j is None:
             return replace(energy, source=self.kind)
         gap_s = min(energy.seconds, self._integral.gap_s - token.gap_s) if self._integral else 0.0
-        notes, (low, high) = [energy.detail], energy.ci95_j
+        low, high = energy.ci95_j
+        warnings = [*energy.warnings]
         if gap_s > 0:
-            notes.append(
+            warnings.append(
                 f"for {gap_s:.3g} s nobody looked at the sensor; the interval holds up to {MAX_BOARD_W:g} W there"
             )
-            low, high = max(0.0, low - MAX_BOARD_W * gap_s), high + MAX_BOARD_W * gap_s
+            low, high = low - MAX_BOARD_W * gap_s, high + MAX_BOARD_W * gap_s
+        coverage = None
         if self._share is None:
-            notes.append("how much of the time this GPU's sensor looks is not known")
-            coverage = None
+            warnings.append("how much of the time this GPU's sensor looks is not known")
         else:
-            notes.append(
-                f"the sensor looks {self._share:.0%} of the time; what the load does between two looks is not in the "
-                "interval: repeat the window, and vary the load's rhythm"
-            )
             coverage = self._share * (1 - gap_s / energy.seconds if energy.seconds > 0 else 1)
-        return replace(energy, source=self.kind, coverage=coverage, ci95_j=(low, high), detail="; ".join(notes))
+            warnings.append(
+                f"the sensor looks {self._share:.0%} of the time; the interval holds any load between the looks, "
+                f"{max(0.0, low):.6g} to {high:.6g} J would hold one that keeps no time with them"
+            )
+            limit_w = self._limit_w()
+            ends_j = 2 * self._share * UPDATE_S * limit_w
+            low = self._share * low - ends_j
+            high = self._share * high + ends_j + (1 - self._share) * energy.seconds * limit_w
+        added = warnings[len(energy.warnings) :]
+        return replace(
+            energy,
+            source=self.kind,
+            coverage=coverage,
+            ci95_j=(max(0.0, low), high),
+            detail="; ".join([energy.detail, *added]),
+            warnings=tuple(warnings),
+        )
+
+    def _limit_w(self) -> float:
+        """What the board is taken to draw at most between looks."""
+        limit_w = self.gpu.state().power_limit_w
+        return MAX_BOARD_W if limit_w is None else OVERSHOOT * limit_w
 
     def close(self) -> None:
         """Stop the helper thread."""
@@ -264,14 +288,12 @@ def _source(gpu: Gpu, reading: str, clock: Clock, helper: bool) -> NvmlSource:
     if reading == "energy":
         rising = _Rising(gpu.energy_uj, gpu.device)
         counter = Counter(name, rising, 2**64 * 1000, MAX_BOARD_W, probe(rising, clock, PROBE_S))
-        # No wrap to see, hence no helper.
-        return NvmlSource(gpu, "counter", CounterSource("nvml", [counter], clock, helper=False), None, clock)
+        return NvmlSource(gpu, "counter", CounterSource("nvml", [counter], clock, helper=helper), None, clock)
     read_w = gpu.instant_w if reading == "instant" else gpu.average_w
     averaged = reading == "average" and gpu.capability > (8, 0)
     lag_s = UPDATE_S + (1.0 if averaged else UPDATE_S)  # the reading's age, and the time it is the mean of
     integral = _Integral(read_w, clock)
     note = f"power sensor, its readings up to {lag_s:g} s old; the interval holds that, not the sensor's calibration"
-    counter = Counter(name, integral, 2**64 * 1000, MAX_BOARD_W, Cadence(lag_s, 1, integral.last_w, (), note))
-    source = CounterSource("nvml", [counter], clock, helper=helper)
-    source.helper_period_s = UPDATE_S / 4
-    return NvmlSource(gpu, "sampled", source, integral, clock)
+    cadence = Cadence(lag_s, 1, integral.last_w, (), note)
+    counter = Counter(name, integral, 2**64 * 1000, MAX_BOARD_W, cadence, look_s=UPDATE_S / 4)
+    return NvmlSource(gpu, "sampled", CounterSource("nvml", [counter], clock, helper=helper), integral, clock)

@@ -1,102 +1,73 @@
-"""RAPL: the energy counters of Intel's and AMD's processor packages, through Linux's powercap files.
+"""RAPL: the energy counters of Intel's and AMD's processor packages, through powercap's files or perf's events.
 
-Every package counts once: the top-level zones `intel-rapl:N` (AMD's too bear this name). Their subzones (core,
-uncore, dram) are left out, for most are parts of the package, and so is `psys`, which holds the packages.
-https://docs.kernel.org/power/powercap/powercap.html
+Which parts are summed. `package` is a whole socket; `core` and `uncore` are planes within it; `dram`, the memory at the
+socket, is beside the package, not within (Intel SDM vol. 3B, "RAPL Domains and Platform Specificity": the package
+domain is the processor die, DRAM a domain of its own); `psys` is the platform and holds all of them. So the default is
+every package and, where the part has one, its DRAM; the others are there by name: "rapl:core", "rapl:psys".
+
+Powercap is taken where its counters may be read, else perf; "rapl-powercap" and "rapl-perf" take that one alone.
 """
 
 from __future__ import annotations
 
 import os
-import re
-from functools import partial
-from pathlib import Path
+from collections.abc import Sequence
 
-from wattwork.errors import MeterError
+from wattwork.errors import InvalidInput, MeterError
+from wattwork.meters import perf, powercap
 from wattwork.meters.base import Clock
-from wattwork.meters.cadence import probe
-from wattwork.meters.counter import Counter, CounterSource
+from wattwork.meters.counter import CounterSource
+from wattwork.meters.track import Counter
 
-DEFAULT_ROOT = "/sys/class/powercap"
-# Above the peaks of any one package sold (the largest sockets of 2025 are specified at 500 to 600 W).
-MAX_PACKAGE_W = 1000.0
-_PACKAGE = re.compile(r"intel-rapl:(\d+)")
-
-
-def powercap_root() -> Path:
-    """Where the powercap zones are: WATTWORK_POWERCAP_ROOT, or the kernel's own place."""
-    return Path(os.environ.get("WATTWORK_POWERCAP_ROOT") or DEFAULT_ROOT)
+PARTS = ("package", "dram", "core", "uncore", "psys")
+DEFAULT_PARTS = ("package", "dram")
+WAYS = {"rapl-powercap": powercap.counters, "rapl-perf": perf.counters}
+_WITHIN = {"core": ("package", "psys"), "uncore": ("package", "psys"), "package": ("psys",), "dram": ("psys",)}
 
 
-def open_rapl(clock: Clock | None = None, *, helper: bool = True) -> CounterSource:
-    """The sum of all packages. MeterError where there is no counter or none may be read; the sentence names the fix."""
-    root, clock = powercap_root(), clock or Clock()
-    zones = _packages(root)
-    if not zones:
-        raise MeterError(
-            f"there is no RAPL energy counter in {root} (virtual machines rarely have one); "
-            "give your own reading (--watts, in Python watts=) for better than an estimate."
-        )
-    return CounterSource("rapl", [_counter(zone, clock) for zone in zones], clock, helper=helper)
+def open_rapl(
+    clock: Clock | None = None, *, name: str = "rapl", parts: Sequence[str] = (), helper: bool = True
+) -> CounterSource:
+    """The sum of all counters of these parts, by default packages and DRAM.
 
-
-def _packages(root: Path) -> list[Path]:
-    try:
-        found = [(int(match[1]), root / name) for name in os.listdir(root) if (match := _PACKAGE.fullmatch(name))]
-    except OSError:
-        return []
-    return [zone for _, zone in sorted(found) if not _name(zone).startswith("psys")]
-
-
-def _name(zone: Path) -> str:
-    try:
-        return (zone / "name").read_text().strip()
-    except OSError:
-        return zone.name
-
-
-def _counter(zone: Path, clock: Clock) -> Counter:
-    read = partial(_read_uj, str(zone / "energy_uj"))
-    cadence = probe(read, clock)
-    range_uj = _read_uj(str(zone / "max_energy_range_uj"))
-    if range_uj <= 0:
-        raise MeterError(f"{zone}/max_energy_range_uj is {range_uj}, so a wrap of the counter could not be undone.")
-    return Counter(_name(zone), read, modulus_uj(range_uj, cadence.readings_uj), MAX_PACKAGE_W, cadence)
-
-
-def modulus_uj(range_uj: int, readings_uj: tuple[int, ...]) -> int:
-    """What a wrap takes away from the counter, in microjoules.
-
-    The hardware counts 2^32 units; the kernel shows floor(count x unit), the unit in whole nanojoules, and as range the
-    count 2^32 - 1 (drivers/powercap/intel_rapl_common.c): a wrap takes one unit more than the range. Where the range or
-    the readings are not of that form, the range is taken as it stands.
+    `name`: "rapl", "rapl-powercap" or "rapl-perf"; the source bears the name of the one taken. MeterError where there
+    is no counter or none may be read; the sentence names the fix. InvalidInput for parts that hold one another.
     """
-    unit_nj = -(-range_uj * 1000 // (2**32 - 1))
-
-    def shown(count: int) -> int:
-        return count * unit_nj // 1000
-
-    hardware = shown(2**32 - 1) == range_uj and all(
-        shown(-(-value * 1000 // unit_nj)) == value for value in readings_uj if unit_nj >= 1000
-    )
-    return shown(2**32) if hardware else range_uj
+    _check(parts)
+    clock = clock or Clock()
+    if name == "rapl":
+        return _first_that_works(clock, parts, helper)
+    return _open(name, clock, parts, helper)
 
 
-def _read_uj(path: str) -> int:
-    # Opened anew each time: a descriptor kept open would go on reading a zone that is gone.
+def _first_that_works(clock: Clock, parts: Sequence[str], helper: bool) -> CounterSource:
+    """The one place where it is decided: powercap, which is there from boot, before perf."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        return _open("rapl-powercap", clock, parts, helper)
+    except MeterError as error:
+        if os.environ.get("WATTWORK_POWERCAP_ROOT"):
+            raise  # whoever names a tree means it
         try:
-            return int(os.read(descriptor, 32))
-        finally:
-            os.close(descriptor)
-    except PermissionError:
-        raise MeterError(
-            f"{path} may be read by root only: run as root, or allow it with "
-            f"`sudo chmod a+r {DEFAULT_ROOT}/intel-rapl:*/energy_uj` (until the next boot), "
-            "or give Python the capability CAP_DAC_READ_SEARCH."
-        ) from None
-    except FileNotFoundError:
-        raise MeterError(f"the energy counter {path} is not there any more.") from None
-    except (OSError, ValueError) as error:
-        raise MeterError(f"the energy counter {path} cannot be read ({error}).") from None
+            return _open("rapl-perf", clock, parts, helper)
+        except perf.NoEvents:
+            raise error from None
+        except MeterError as other:
+            raise MeterError(f"{str(error).rstrip('.')}; or by perf's events: {other}") from None
+
+
+def _open(name: str, clock: Clock, parts: Sequence[str], helper: bool) -> CounterSource:
+    found: dict[str, list[Counter]] = WAYS[name](parts or DEFAULT_PARTS, clock)
+    missing = [part for part in parts if part not in found]
+    if missing or not found:
+        what = ", ".join(missing or DEFAULT_PARTS)
+        raise MeterError(f"{name}: this processor has no counter of {what}; ask for less.")
+    return CounterSource(name, [counter for counters in found.values() for counter in counters], clock, helper=helper)
+
+
+def _check(parts: Sequence[str]) -> None:
+    for part in parts:
+        if part not in PARTS:
+            raise InvalidInput(f"RAPL has no part {part!r}; choose from {', '.join(PARTS)}.")
+        holder = next((whole for whole in _WITHIN.get(part, ()) if whole in parts), None)
+        if holder or parts.count(part) > 1:
+            raise InvalidInput(f"{part} is counted within {holder or 'itself'} already; ask for one of them.")
