@@ -64,10 +64,26 @@ def check(folder, *arguments, **more):
         "yields_of_a_job",
         "nothing_is_opened_before_it_is_asked_for",
         "the_callers_context_is_left_alone",
+        "fronts_keep_hashing_away",
+        "hashing_goes_on_without_the_cpu",
+        "a_front_that_never_ends_holds_up_nothing_else",
+        "too_many_fronts_are_refused",
+        "a_throttled_back",
     ],
 )
 def test_on_the_fake_driver(fake, name):
     check(fake, name)
+
+
+@pytest.mark.core
+def test_a_driver_without_memory_operations(fake):
+    for name in ("without_memory_operations", "stopped_at_a_random_moment", "jobs", "yields_of_a_job"):
+        check(fake, name, FAKE_CUDA_MEMOPS="0")
+
+
+@pytest.mark.core
+def test_sms_that_a_job_may_use(fake):
+    check(fake, "sms_that_a_job_may_use", FAKE_CUDA_SMS="4")
 
 
 @pytest.mark.core
