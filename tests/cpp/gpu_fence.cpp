@@ -81,7 +81,7 @@ void Machine::front_acts(Front& front) {
     front.depth = 1 + random(2);
     for (u32 i = 0; i < front.depth; ++i) fence->front_begin(stream);
   } else if (front.phase == 1) {
-    front.stream.tasks.push_back([this, at = 0u, n = 2 + random(random(8) ? 30 : 3000)]() mutable {
+    front.stream.tasks.push_back([this, at = 0u, n = 2 + random(random(8) ? 10 : 150)]() mutable {
       world.fronts += ordered && at == 0, world.fronts -= ordered && at == n - 1;
       return ++at == n;
     });
@@ -245,7 +245,7 @@ void sweep(Machine& m, const cuda::Gpu& gpu, const Rect& rect) {
   u64 taken = 0;
   const u32 patience = m.random(3) ? 1 + m.random(200) : ~0u;
   for (int runs = 0; !search.left().empty() && !m.world.wrong; ++runs) {
-    search.run(false, [&] { return runs < 6 && m.random(patience) == 0; },
+    search.run(false, [&] { return m.run(1), runs < 6 && m.random(patience) == 0; },
                [&](const std::vector<uint64_t>& candidates) { return taken += candidates.size(), false; });
     m.world.check(m.work.tasks.empty(), "something is left in the queue");
     if (m.world.account) gpu::check_account(m.world);
@@ -262,15 +262,14 @@ const char* interleaving(u64 seed) {
   world.random.x = seed * 0x9E3779B97F4A7C15 | 1;
   for (int i = 0; i < 4; ++i) m.random(2);
   m.ordered = m.random(8) != 0;
-  const u32 scales[] = {1, 1000, 50'000};
-  m.ns_per_step = scales[m.random(3)];
-  for (Front& front : m.fronts) front.left = m.random(5);
+  m.ns_per_step = m.random(2) ? 1 : 100'000;  // so long that a front is too long to wait for, or not
+  for (Front& front : m.fronts) front.left = m.random(4);
   world.rolled = m.random(2);
   world.warps = world.rolled ? 2 : 1, world.warp_lanes = world.rolled ? 16 : 32;
-  const cuda::Shape shape{32, 1 + m.random(5), 1 + m.random(4), 64, 4096, m.random(2) ? 5000u : 0u};
+  const cuda::Shape shape{32, 1 + m.random(3), 1 + m.random(4), 64, 512, m.random(2) ? 5000u : 0u};
   const cuda::Gpu gpu(0, "any", shape);  // of one SM
   world.units = gpu.blocks();
-  const Rect rect{m.random(1000), world.rolled ? 1 + m.random(8) : 1 + m.random(400), 3,
+  const Rect rect{m.random(1000), world.rolled ? 1 + m.random(5) : 1 + m.random(250), 3,
                   world.rolled ? 2 + m.random(40) : 1};
   world.scan.count = rect.count, world.scan.versions = static_cast<u32>(rect.versions), world.scan.chunk = shape.chunk;
   world.tested.resize(rect.count * rect.versions);
