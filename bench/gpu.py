@@ -260,6 +260,8 @@ def main() -> None:
             make = partial(kernel.long, shape)
             measure = partial(gpu_yield.trials, gpu, way, make, args.trials)
             step("yield", kind, f"{way}, {named(shape)}", measure=measure)
+        measure = partial(gpu_yield.fence_trials, gpu, partial(kernel.long, (1, 256)), args.trials)
+        step("fence", kind, measure=measure)
     step("calls_ms", measure=partial(calls_ms, default["plain"]))
     for variant, options in VARIANTS.items():
         for kind, kernel in kernels(gpu, options).items():

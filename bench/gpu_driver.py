@@ -264,7 +264,7 @@ class Search:
         gpu.write(self._lanes, table)
         self._own = [self._lanes, self._account, self._slots, self._hits]
         if flags is None:
-            flags = gpu.buffer(4 * FLAGS * FLAG_STRIDE)
+            flags = gpu.buffer(4 * FLAG_WORDS)
             self._own.append(flags)
         self.flags = flags
         self._args = (scan, self._lanes, self._account, self._slots, self.flags, self._hits)

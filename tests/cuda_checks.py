@@ -182,6 +182,32 @@ def public_search():
         assert wattwork.search(work, 3, 0, device=device).hashes == 0
 
 
+def all_gpus():
+    """Device "cuda": one result, whoever found what; stopped, limited, of few nonces or none, against one CPU's."""
+    import wattwork
+
+    rng = random.Random(FRESH_SEED)
+    for versions, count in ((1, 30_000), (3, 7000), (1700, 30), (1, 0), (1, 1), (900, 1)):
+        work = Work.from_header(rng.randbytes(80), target=2**246, version_mask=MASK)
+        rect = Rect(rng.randrange(2**31), count, rng.randrange(1000), versions)
+        every = search(work, **rect._asdict()).hits
+        result = search(work, **rect._asdict(), device="cuda")
+        assert (result.hits, result.hashes, result.remaining) == (every, count * versions, ())
+        for limit in (1, 5):
+            result = search(work, **rect._asdict(), device="cuda", max_hits=limit)
+            assert len(result.hits) == min(limit, len(every))
+            assert_partition(work, rect, result.hits, result.remaining, result.hashes, every)
+        stop = Stop()
+        timer = threading.Timer(rng.random() * 0.05, stop.set)
+        timer.start()
+        result = search(work, **rect._asdict(), device="cuda", stop=stop)
+        timer.join()
+        assert_partition(work, rect, result.hits, result.remaining, result.hashes, every)
+        assert result.isa == "sm_90"
+    with pytest.raises(wattwork.InvalidInput, match="there is no device 'cuda' for this"):
+        wattwork.Job(work, device="cuda")
+
+
 def a_device_that_hashes():
     """Idle and hash, with a request's worth of switching: the job is the GPU's, and its hits are right."""
     import wattwork
@@ -406,8 +432,8 @@ def a_front_that_never_ends_holds_up_nothing_else():
         job.front_end(stream)
         until(lambda: job.units > 0)
     job.front_end(stream)  # of nothing
-    job.front_begin(stream)
-    del job  # its memory is free for others, and no gate stays shut
+    job.front_begin(stream)  # and it goes like this: its memory is free for others, and no gate stays shut
+    job = None
     other, whole = endless_job()
     with Running(other, whole):
         until(lambda: other.units > 0)
@@ -455,7 +481,7 @@ def sms_that_a_job_may_use():
         job, whole = endless_job(sms=sms, launch_us=0)
         before = fake.begun
         with Running(job, whole):
-            until(lambda job=job: fake.begun > before)
+            until(lambda before=before: fake.begun > before)
         assert (fake.begun - before) % (2 * per_launch) == 0  # units of a block a SM, two blocks a SM
     work = Work.from_header(GENESIS, target=2**247, version_mask=MASK)
     share = Rect(7, 300, 3, 64)
@@ -553,9 +579,9 @@ def until_interrupted():
     import wattwork
 
     work = Work.from_header(GENESIS, target=1, version_mask=MASK)
-    wattwork.search(work, 0, 1, device="cuda:0")
+    wattwork.search(work, 0, 1, device=sys.argv[2])
     print("ready", flush=True)
-    wattwork.search(work, versions="all", device="cuda:0")
+    wattwork.search(work, versions="all", device=sys.argv[2])
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -92,6 +93,19 @@ def test_public_search(fake):
 
 
 @pytest.mark.core
+@pytest.mark.parametrize("count", ["1", "2", "3"])
+def test_all_gpus_search_together(fake, count):
+    check(fake, "all_gpus", FAKE_CUDA_DEVICES=count)
+
+
+@pytest.mark.core
+def test_one_of_several_gpus_fails(fake):
+    said = check(fake, "said", "cuda", FAKE_CUDA_DEVICES="3", FAKE_CUDA_FAULT="cuLaunchKernel:719:4")
+    assert re.match(r"DeviceError: cuda:\d: the GPU failed at cuLaunchKernel \(unspecified", said)
+    assert "finds no GPU here" in check(fake, "said", "cuda", FAKE_CUDA_DEVICES="0")
+
+
+@pytest.mark.core
 @pytest.mark.parametrize(
     ("environ", "sentence"),
     [
@@ -152,6 +166,8 @@ def test_wattwork_hash_on_a_gpu(fake):
     assert gpu["hits"]
     assert sorted(map(str, gpu["hits"])) == sorted(map(str, cpu["hits"]))
     assert "sm_90 on cuda:0" in hash_("--device", "cuda:0").stdout
+    both = json.loads(hash_("--device", "cuda", "--json", "-").stdout)
+    assert (both["device"], sorted(map(str, both["hits"]))) == ("cuda", sorted(map(str, gpu["hits"])))
     refused = hash_("--device", "cuda:0", "--threads", "2")
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
 
@@ -191,9 +207,11 @@ def test_a_fork_is_refused(fake):
 
 
 @pytest.mark.core
-def test_ctrl_c(fake):
-    command = [sys.executable, TESTS / "cuda_checks.py", "until_interrupted"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(fake)) as child:
+@pytest.mark.parametrize("device", ["cuda:0", "cuda"])
+def test_ctrl_c(fake, device):
+    command, env = [sys.executable, TESTS / "cuda_checks.py", "until_interrupted", device], environment(fake)
+    env["FAKE_CUDA_DEVICES"] = "2"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as child:
         assert child.stdout.readline() == b"ready\n"
         time.sleep(0.3)
         child.send_signal(signal.SIGINT)
@@ -218,7 +236,7 @@ def test_devices_lists_gpus_or_says_why_not(fake):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"device": "gpu"}, "there is no device 'gpu'; choose 'cpu', or a GPU"),
+        ({"device": "gpu"}, "there is no device 'gpu' for this; choose 'cpu', or a GPU"),
         ({"device": "cuda:x"}, "there is no device 'cuda:x'"),
         ({"device": "cuda:0", "isa": "portable"}, "isa is of device 'cpu': leave it out with 'cuda:0'"),
         ({"device": "cuda:0", "threads": 2}, "threads is of device 'cpu'"),

@@ -3,8 +3,8 @@
 Flags are raised and lowered and budgets end at any moment, and launches follow each other. Exact at every launch's end:
 what the account and the slots say was tested is what was tested, each hit reported once; at the end, every pair once.
 
-The fence, too: csrc/cuda's own launches, gates and recalls, with the streams of two fronts and a CPU that stops and goes
-on, interleaved at random. The same, and no unit begins while a front's kernels run, and nothing waits for ever.
+The fence, too: csrc/cuda's own launches, gates and recalls, with the streams of two fronts and a CPU that stops and
+goes on, interleaved at random. The same, and no unit begins while a front's kernels run, and nothing waits for ever.
 """
 
 import ctypes
@@ -24,7 +24,7 @@ HOST_SIDE = ("fence.cpp", "gpu.cpp", "sweep.cpp", "workspace.cpp")  # of csrc/cu
 
 
 def ran(name, root, folder, count, more=()):
-    """What goes wrong in `count` of what tests/cpp/NAME.cpp draws, with the sources of `root`, and in which; or None."""
+    """What goes wrong in `count` of what tests/cpp/NAME.cpp draws, and in which; None: nothing. `root`: the sources."""
     library = folder / f"{name}.so"
     includes = [f"-I{root / part}" for part in ("kernels", "csrc", "csrc/include")]
     source = ROOT / "tests" / "cpp" / f"{name}.cpp"

@@ -45,9 +45,7 @@ class Job:
 
     yield_target_us: float | None = None
 
-    def __init__(
-        self, work: Work, isa: str | None = None, *, device: str = "cpu", sms: int | None = None
-    ) -> None:
+    def __init__(self, work: Work, isa: str | None = None, *, device: str = "cpu", sms: int | None = None) -> None:
         gpu = None if device == "cpu" else cuda.gpu(device, isa=isa)
         if sms is not None:
             _check_sms(sms, gpu)

@@ -52,6 +52,7 @@ struct Machine {
   void step(Queue& queue) {
     if (!queue.tasks.empty() && queue.tasks.front()()) queue.tasks.pop_front();
   }
+  void add_kernel(Queue& stream);
   void front_acts(Front& front);
   // False: it goes on and on.
   bool run(u32 n) {
@@ -73,6 +74,13 @@ Machine* machine = nullptr;
 Queue& queue_of(cuda::Stream stream) { return *reinterpret_cast<Queue*>(stream); }
 u32* words_at(Pointer at) { return reinterpret_cast<u32*>(at); }
 
+void Machine::add_kernel(Queue& stream) {
+  stream.tasks.push_back([this, at = 0u, n = 2 + random(random(8) ? 10 : 150)]() mutable {
+    world.fronts += ordered && at == 0, world.fronts -= ordered && at == n - 1;
+    return ++at == n;
+  });
+}
+
 void Machine::front_acts(Front& front) {
   if (!front.left) return;
   in_front = true;
@@ -81,12 +89,14 @@ void Machine::front_acts(Front& front) {
     front.depth = 1 + random(2);
     for (u32 i = 0; i < front.depth; ++i) fence->front_begin(stream);
   } else if (front.phase == 1) {
-    front.stream.tasks.push_back([this, at = 0u, n = 2 + random(random(8) ? 10 : 150)]() mutable {
-      world.fronts += ordered && at == 0, world.fronts -= ordered && at == n - 1;
-      return ++at == n;
-    });
+    add_kernel(front.stream);
+    if (front.depth == 2) {  // the inner end opens nothing
+      fence->front_end(stream);
+      --front.depth;
+      add_kernel(front.stream);
+    }
   } else {
-    for (u32 i = 0; i < front.depth; ++i) fence->front_end(stream);
+    fence->front_end(stream);
     --front.left;
   }
   front.phase = (front.phase + 1) % 3;
