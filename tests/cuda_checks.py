@@ -495,6 +495,10 @@ def sms_that_a_job_may_use():
         timer.join()
     got = sorted((hit[1], hit[0], hit[3]) for hit in job.take_hits() if hit[2] == work.time)
     assert got == sorted((h.version, h.nonce, h.hash) for h in search(work, **share._asdict()).hits)
+    public = wattwork.Job(work, device="cuda:0", sms=4)
+    stream = fake.stream()
+    public.front_begin(stream)
+    public.front_end(stream)
     for wrong in (0, 5, -1):
         with pytest.raises(wattwork.InvalidInput, match="sms must be from 1 to 4, all that this GPU has, not"):
             wattwork.Job(work, device="cuda:0", sms=wrong)

@@ -247,6 +247,15 @@ def test_arguments_refused(arguments, words):
         wattwork.search(WORK, 0, 10, **arguments)
 
 
+def test_a_job_on_the_cpu_has_no_streams_and_no_sms():
+    job = wattwork.Job(WORK)
+    for call in (job.front_begin, job.front_end):
+        with pytest.raises(InvalidInput, match="a stream is a GPU's: make the job with device='cuda:0'"):
+            call(0)
+    with pytest.raises(InvalidInput, match="sms is of a GPU: leave it out with device 'cpu'"):
+        wattwork.Job(WORK, sms=1)
+
+
 def test_without_the_core(monkeypatch):
     monkeypatch.setattr(cuda, "HAVE_CORE", False)
     with pytest.raises(DeviceError, match="needs wattwork's native core"):
