@@ -239,6 +239,8 @@ def search_parts(record: Record, gpu: Gpu, sensors: Sensors, args: argparse.Name
             make = partial(kernel.long, shape)
             measure = partial(gpu_yield.trials, gpu, way, make, args.trials)
             record.step("yield", kind, f"{way}, {named(shape)}", measure=measure)
+        measure = partial(gpu_yield.fence_trials, gpu, partial(kernel.long, (1, 256)), args.trials)
+        record.step("fence", kind, measure=measure)
     record.step("calls_ms", measure=partial(calls_ms, default["plain"]))
     for variant, options in VARIANTS.items():
         if not record.in_time():

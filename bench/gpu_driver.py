@@ -16,6 +16,8 @@ from typing import Any
 KERNELS = Path(__file__).resolve().parents[1] / "kernels"
 U32, U64 = ctypes.c_uint32, ctypes.c_uint64
 FLAGS, FLAG_STRIDE = 16, 32  # kFlags, kFlagStride
+FLAG_WORDS = (FLAGS + 1) * FLAG_STRIDE  # with the recall word's line
+ALL_SMS = 2**32 - 1
 
 # FIPS 180-4, 4.2.2: the first 32 bits of the fractional parts of the cube roots of the first 64 primes.
 PRIMES = [p for p in range(2, 312) if all(p % q for q in range(2, int(p**0.5) + 1))]
@@ -40,6 +42,7 @@ class Scan(ctypes.Structure):
         ("target_top", U32),
         ("capacity", U32),
         ("one", U32),
+        ("sms", U32),
     )
 
     @classmethod
@@ -54,7 +57,7 @@ class Scan(ctypes.Structure):
         capacity: int,
         budget: int = 0,
     ) -> "Scan":
-        return cls(len(span), budget, span.start, chunk, versions, tail_of(header), target >> 224, capacity, 1)
+        return cls(len(span), budget, span.start, chunk, versions, tail_of(header), target >> 224, capacity, 1, ALL_SMS)
 
 
 class Lane(ctypes.Structure):
@@ -261,7 +264,7 @@ class Search:
         gpu.write(self._lanes, table)
         self._own = [self._lanes, self._account, self._slots, self._hits]
         if flags is None:
-            flags = gpu.buffer(4 * FLAGS * FLAG_STRIDE)
+            flags = gpu.buffer(4 * FLAG_WORDS)
             self._own.append(flags)
         self.flags = flags
         self._args = (scan, self._lanes, self._account, self._slots, self.flags, self._hits)

@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable
 
-from gpu_driver import FLAG_STRIDE, FLAGS, U32, U64, CudaError, Gpu, Search
+from gpu_driver import FLAG_STRIDE, FLAG_WORDS, FLAGS, U32, U64, CudaError, Gpu, Search
 
 WAYS = ("write_value", "write_value_no_barrier", "memset", "kernel", "host_flag")
 UNSEEN_US = 100_000  # a flag that takes longer is not seen at all: no more trials
@@ -44,7 +44,7 @@ class Flag:
     def __init__(self, gpu: Gpu, way: str, stream: ctypes.c_void_p) -> None:
         if way not in WAYS:
             raise ValueError(f"no such way: {way}")
-        self._gpu, self.way, self._stream, self._size = gpu, way, stream, 4 * FLAGS * FLAG_STRIDE
+        self._gpu, self.way, self._stream, self._size = gpu, way, stream, 4 * FLAG_WORDS
         self.on_host = way == "host_flag"
         if self.on_host:
             self._host, self.device = gpu.mapped(self._size)
@@ -53,7 +53,7 @@ class Flag:
             self.device = gpu.buffer(self._size)
         if way == "kernel":
             self._module, self._one = gpu.load(gpu.image("signal.cu")), U32(1)
-            self._function = gpu.function(self._module, "set_flags")
+            self.function = gpu.function(self._module, "set_flags")
         self._writes = write_values(self.device.value, 1, barrier=way == "write_value")
 
     def up(self) -> None:
@@ -63,7 +63,7 @@ class Flag:
             pitch, width, height = (ctypes.c_size_t(n) for n in (4 * FLAG_STRIDE, 1, FLAGS))
             self._gpu("cuMemsetD2D32Async", self.device, pitch, U32(1), width, height, self._stream)
         elif self.way == "kernel":
-            self._gpu.launch(self._function, 1, 32, self.device, self._one, stream=self._stream)
+            self._gpu.launch(self.function, 1, 32, self.device, self._one, stream=self._stream)
         else:
             for i in range(FLAGS):
                 self._words[i * FLAG_STRIDE] = 1
@@ -136,6 +136,63 @@ def trials(gpu: Gpu, way: str, make: Callable[..., Search], count: int) -> dict[
         "host_clock": quantiles_us(by_host),
         "gpu_events": None if flag.on_host else quantiles_us(by_gpu),
     }
+
+
+def fence_trials(gpu: Gpu, make: Callable[..., Search], count: int) -> dict[str, object]:
+    """`count` fronts of one stream before a search, in the order of csrc/cuda/fence.h, without the CPU.
+
+    `yield`: from before the front's writes to the end of its first kernel, a very short one. `resume`: from before the
+    gate opens to where the next launch of the search is let on; its units begin a launch's latency later.
+    """
+    hashing, front = gpu.stream(0), gpu.stream(-5)
+    begin, started, opening, admitted = events = [gpu.event() for _ in range(4)]
+    flag, scratch = Flag(gpu, "kernel", front), gpu.buffer(4 * FLAG_WORDS)
+    host, gate = gpu.mapped(4)
+    word = U32.from_address(host.value)
+    word.value = 1
+    search = make(flags=flag.device)
+    wait, write, bits, in_order = 1, 2, 2, 0
+    look = WriteValue(wait, gate.value, 1, bits)
+    lowered = write_values(flag.device.value, 0, barrier=False)
+    raised = write_values(flag.device.value, 1, barrier=False)
+    raised[0].flags = in_order
+    admit = (WriteValue * (FLAGS + 3))(look, *lowered, WriteValue(write, flag.device.value, 0, in_order), look)
+    shut = (WriteValue * (FLAGS + 1))(WriteValue(write, gate.value, 0, in_order), *raised)
+    opened = (WriteValue * 1)(WriteValue(write, gate.value, 1, in_order))
+
+    def launch() -> None:
+        gpu("cuStreamBatchMemOp_v2", hashing, len(admit), admit, 0)
+        gpu("cuEventRecord", admitted, hashing)
+        search.launch(hashing)
+
+    yields: list[float] = []
+    resumed: list[float] = []
+    for trial in range(count):
+        if trial % RESTART == 0:
+            search.begin(hashing)
+            launch()
+        spin_us(random.uniform(50, 150))
+        gpu("cuEventRecord", begin, front)
+        gpu("cuStreamBatchMemOp_v2", front, len(shut), shut, 0)
+        gpu.launch(flag.function, 1, 32, scratch, U32(0), stream=front)
+        gpu("cuEventRecord", started, front)
+        launch()  # waits at the gate
+        gpu.wait(front)
+        gpu("cuEventRecord", opening, front)
+        gpu("cuStreamBatchMemOp_v2", front, 1, opened, 0)
+        gpu.wait(front)
+        while not gpu.done(admitted):
+            pass
+        yields.append(gpu.elapsed_us(begin, started))
+        resumed.append(gpu.elapsed_us(opening, admitted))
+    gpu("cuStreamBatchMemOp_v2", front, len(raised), raised, 0)
+    gpu.wait(hashing)
+    search.close()
+    flag.close()
+    gpu.free(scratch)
+    gpu("cuMemFreeHost", host)
+    gpu.drop(hashing, front, events=events)
+    return {"trials": count, "yield": quantiles_us(yields), "resume": quantiles_us(resumed)}
 
 
 def interrupted(gpu: Gpu, make: Callable[..., Search], stops: int) -> list[tuple[int, int]]:

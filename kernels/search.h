@@ -8,11 +8,13 @@
 //           thread of the block. A group is blockDim.x versions.       [c % spans * chunk, ... + chunk)
 // counted from `first`, and cut off at `count` and `versions`. spans = ceil(count / chunk).
 //
-// A unit leaves when nothing is left to claim, when its flag is not 0, or when its budget of cycles is spent. It then
-// notes in its slot which chunk it is in and how many of its iterations are done, or 0. An iteration that was broken off
-// counts as not done. So at any launch's end, what was tested is exact:
+// A unit leaves when nothing is left to claim, when its flag is not 0, or when its budget of cycles is spent; at its start
+// also when the recall word is not 0, or when it is on an SM that the search may not use. It then notes in its slot which
+// chunk it is in and how many of its iterations are done, or 0. An iteration that was broken off counts as not done. So
+// at any launch's end, what was tested is exact:
 //   chunks below `next`, but of each slot's chunk only the first `done` iterations.
-// The next launch with the same arguments and as many units goes on from there; the CPU has no part in it.
+// The next launch with the same arguments and as many units goes on from there; the CPU has no part in it. Who raises
+// and lowers the flag, and who the recall word: csrc/cuda/fence.h.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -28,6 +30,8 @@ typedef unsigned long long u64;
 
 constexpr u32 kFlags = 16;      // copies of the flag: unit u polls that of u % kFlags
 constexpr u32 kFlagStride = 32;  // in words: each has a line of the L2 cache to itself
+constexpr u32 kRecall = kFlags * kFlagStride;  // where the recall word is, in a line of its own, too
+constexpr u32 kFlagWords = kRecall + kFlagStride;
 
 // By value.
 struct Scan {
@@ -40,6 +44,7 @@ struct Scan {
   u32 target_top;   // the target's most significant 32 bits: the same bits of a candidate's hash are at most these
   u32 capacity;     // how many candidates `hits` has room for
   u32 one;          // 1, which the compiler must not know
+  u32 sms;          // units work on the SMs whose %smid is below; the others leave their slots as they are
 };
 
 // Of one version.

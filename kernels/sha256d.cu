@@ -17,24 +17,30 @@ __device__ __forceinline__ u32 load_flag(const u32* flag) {
   return x;
 }
 
+__device__ __forceinline__ u32 sm_number() {
+  u32 x;
+  asm("mov.u32 %0, %%smid;" : "=r"(x));
+  return x;
+}
+
 // What both kinds of unit share.
 struct Common {
   const Scan& scan;
   const Lane* lanes;
   Account* account;
   u64* slots;
-  const u32* flag;
+  const u32 *flag, *recall;
   u64* hits;
   u64 deadline;  // by the SM's clock
   Powers powers;
   u32 number;  // of the unit
 
   __device__ Common(const Scan& s, const Lane* l, Account* a, u64* slot, const u32* flags, u64* h, u32 unit)
-      : scan(s), lanes(l), account(a), slots(slot), flag(flags + unit % kFlags * kFlagStride), hits(h),
-        deadline(s.budget ? clock64() + s.budget : ~u64{0}), powers(powers_of(s.one)), number(unit) {}
+      : scan(s), lanes(l), account(a), slots(slot), flag(flags + unit % kFlags * kFlagStride), recall(flags + kRecall),
+        hits(h), deadline(s.budget ? clock64() + s.budget : ~u64{0}), powers(powers_of(s.one)), number(unit) {}
 
   __device__ u64 slot() const { return slots[number]; }
-  __device__ bool flagged() const { return load_flag(flag) != 0; }
+  __device__ bool unwanted() const { return (load_flag(flag) | load_flag(recall)) != 0 || sm_number() >= scan.sms; }
   __device__ bool late() const {
 #if defined(WW_NO_POLL)
     return false;

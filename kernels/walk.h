@@ -48,7 +48,7 @@ WW_FN u64 left_at(const Place& place) { return place.done < place.size ? slot_of
 template <class Unit>
 WW_TASK walk(Unit& unit, const Scan& scan) {
   Place place = resumed(scan, unit.width(), unit.slot());
-  bool leave = WW_AWAIT(unit.any(unit.flagged()));
+  bool leave = WW_AWAIT(unit.any(unit.unwanted()));
   bool begun = false;
   while (!leave) {
     if (place.done == place.size) {

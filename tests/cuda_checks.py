@@ -9,6 +9,8 @@ import threading
 import time
 
 import pytest
+from backs import moves
+from engines_for_tests import SumEngine
 from headers import GENESIS, oracle, sha256d
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -180,6 +182,32 @@ def public_search():
         assert wattwork.search(work, 3, 0, device=device).hashes == 0
 
 
+def all_gpus():
+    """Device "cuda": one result, whoever found what; stopped, limited, of few nonces or none, against one CPU's."""
+    import wattwork
+
+    rng = random.Random(FRESH_SEED)
+    for versions, count in ((1, 30_000), (3, 7000), (1700, 30), (1, 0), (1, 1), (900, 1)):
+        work = Work.from_header(rng.randbytes(80), target=2**246, version_mask=MASK)
+        rect = Rect(rng.randrange(2**31), count, rng.randrange(1000), versions)
+        every = search(work, **rect._asdict()).hits
+        result = search(work, **rect._asdict(), device="cuda")
+        assert (result.hits, result.hashes, result.remaining) == (every, count * versions, ())
+        for limit in (1, 5):
+            result = search(work, **rect._asdict(), device="cuda", max_hits=limit)
+            assert len(result.hits) == min(limit, len(every))
+            assert_partition(work, rect, result.hits, result.remaining, result.hashes, every)
+        stop = Stop()
+        timer = threading.Timer(rng.random() * 0.05, stop.set)
+        timer.start()
+        result = search(work, **rect._asdict(), device="cuda", stop=stop)
+        timer.join()
+        assert_partition(work, rect, result.hits, result.remaining, result.hashes, every)
+        assert result.isa == "sm_90"
+    with pytest.raises(wattwork.InvalidInput, match="there is no device 'cuda' for this"):
+        wattwork.Job(work, device="cuda")
+
+
 def a_device_that_hashes():
     """Idle and hash, with a request's worth of switching: the job is the GPU's, and its hits are right."""
     import wattwork
@@ -268,6 +296,244 @@ def yields_of_a_job():
         assert job.units > 0
 
 
+class Fake:
+    """The fake driver's own calls, and streams of the GPU's primary context, as a front would have them."""
+
+    def __init__(self):
+        self.driver = ctypes.CDLL("libcuda.so.1")
+        for name in ("fake_begun", "fake_begun_beside_a_front"):
+            getattr(self.driver, name).restype = ctypes.c_uint64
+        assert self.driver.cuInit(0) == 0
+        self._context = ctypes.c_void_p()
+        assert self.driver.cuDevicePrimaryCtxRetain(ctypes.byref(self._context), 0) == 0
+        assert self.driver.cuCtxPushCurrent_v2(self._context) == 0
+
+    def stream(self):
+        made = ctypes.c_void_p()
+        assert self.driver.cuStreamCreateWithPriority(ctypes.byref(made), 1, 0) == 0
+        return made.value
+
+    def kernel(self, stream, us):
+        assert self.driver.fake_front(ctypes.c_void_p(stream), us) == 0
+
+    def wait(self, stream):
+        assert self.driver.cuStreamSynchronize(ctypes.c_void_p(stream)) == 0
+
+    @property
+    def begun(self):
+        return self.driver.fake_begun()
+
+    @property
+    def beside(self):
+        return self.driver.fake_begun_beside_a_front()
+
+
+class Running:
+    """A job that runs in a thread of its own, as long as the block does; then its account is held against its units."""
+
+    def __init__(self, job, pairs_in_all):
+        self._job, self._pairs, self._stop = job, pairs_in_all, Stop()
+        self._thread = threading.Thread(target=job.run, args=(self._stop.address, 0, False), daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+        assert self._job.units == self._pairs - pairs([Rect._make(r) for _, r in self._job.left()])
+
+
+def endless_job(**more):
+    work, whole = Work.from_header(GENESIS), Rect(0, 2**32, 0, 1)
+    gpu = core.Gpu(0, b"any", {**SMALL, "launch_us": more.pop("launch_us", 1000)})
+    return core.GpuJob(gpu, work.header, b"\1" + bytes(31), 0, whole, **more), pairs([whole])
+
+
+def until(condition):
+    """Waits for it: a minute at most."""
+    for _ in range(60_000):
+        if condition():
+            return
+        time.sleep(0.001)
+    raise AssertionError("it never happened")
+
+
+def fronts_keep_hashing_away():
+    """Of two streams, short and long, from threads of their own, while the job runs, stops and runs again."""
+    fake, (job, whole) = Fake(), endless_job()
+    rng = random.Random(FRESH_SEED)
+
+    def front(stream, seed):
+        mine = random.Random(seed)
+        for _ in range(60):
+            depth = mine.randrange(1, 3)
+            for _ in range(depth):
+                job.front_begin(stream)
+            fake.kernel(stream, mine.choice([0, 50, 500, 20_000 if mine.random() < 0.2 else 5]))
+            for _ in range(depth):
+                job.front_end(stream)
+            time.sleep(mine.random() * 0.003)
+
+    streams = [fake.stream(), fake.stream()]
+    threads = [threading.Thread(target=front, args=(s, rng.random())) for s in streams]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        with Running(job, whole):
+            time.sleep(rng.random() * 0.1)
+    for thread, stream in zip(threads, streams, strict=True):
+        thread.join()
+        fake.wait(stream)
+    before = job.units
+    with Running(job, whole):
+        until(lambda: job.units > before)
+    assert fake.begun > 0
+    assert fake.beside == 0
+
+
+def hashing_goes_on_without_the_cpu():
+    """A launch that waits at the gate goes on when the front ends: units begin while nobody looks after the job."""
+    fake, (job, whole) = Fake(), endless_job()
+    stream, gone_on = fake.stream(), 0
+    with Running(job, whole):
+        for _ in range(20):
+            until(lambda before=fake.begun: fake.begun > before)
+            job.front_begin(stream)
+            fake.kernel(stream, 1000)
+            job.front_end(stream)
+            fake.wait(stream)
+            after = fake.begun
+            until(lambda after=after: fake.begun > after)
+            gone_on += 1
+    assert gone_on == 20
+    assert fake.beside == 0
+
+
+def a_front_that_never_ends_holds_up_nothing_else():
+    """Nothing hashes, a stop is obeyed, nothing stays queued behind the gate, and the end, late, lets it all go on."""
+    fake, (job, whole) = Fake(), endless_job()
+    stream = fake.stream()
+    job.front_end(stream)  # of nothing
+    job.front_begin(stream)
+    job.front_begin(stream)
+    fake.wait(stream)
+    for _ in range(3):
+        with Running(job, whole):
+            time.sleep(0.1)
+            assert (job.units, fake.begun) == (0, 0)
+    job.front_end(stream)
+    fake.wait(stream)
+    with Running(job, whole):
+        time.sleep(0.1)
+        assert (job.units, fake.begun) == (0, 0)
+        job.front_end(stream)
+        until(lambda: job.units > 0)
+    job.front_end(stream)  # of nothing
+    job.front_begin(stream)  # and it goes like this: its memory is free for others, and no gate stays shut
+    job = None
+    other, whole = endless_job()
+    with Running(other, whole):
+        until(lambda: other.units > 0)
+
+
+def too_many_fronts_are_refused():
+    fake, (job, whole) = Fake(), endless_job()
+    streams = [fake.stream() for _ in range(5)]
+    for stream in streams[:4]:
+        job.front_begin(stream)
+    with pytest.raises(DeviceError, match="more than 4 streams have a front before this job; end one of them"):
+        job.front_begin(streams[4])
+    job.front_end(streams[4])  # of nothing
+    job.front_end(streams[2])
+    fake.wait(streams[2])
+    job.front_begin(streams[4])
+    for stream in streams:
+        job.front_end(stream)
+    with Running(job, whole):
+        until(lambda: job.units > 0)
+
+
+def without_memory_operations():
+    """A driver that has none: copies raise the flag, and the CPU lets the job go on."""
+    fake, (job, whole) = Fake(), endless_job()
+    stream = fake.stream()
+    with Running(job, whole):
+        for _ in range(10):
+            until(lambda before=job.units: job.units > before)
+            job.front_begin(stream)
+            fake.wait(stream)
+            time.sleep(0.02)  # until it was seen
+            before = fake.begun
+            time.sleep(0.01)
+            assert fake.begun - before == 0
+            job.front_end(stream)
+
+
+def sms_that_a_job_may_use():
+    """Units on the others begin nothing; the account is exact; with none to use, nothing is done."""
+    import wattwork
+
+    fake = Fake()
+    for sms, per_launch in ((1, 1), (3, 3), (4, 4)):
+        job, whole = endless_job(sms=sms, launch_us=0)
+        before = fake.begun
+        with Running(job, whole):
+            until(lambda before=before: fake.begun > before)
+        assert (fake.begun - before) % (2 * per_launch) == 0  # units of a block a SM, two blocks a SM
+    work = Work.from_header(GENESIS, target=2**247, version_mask=MASK)
+    share = Rect(7, 300, 3, 64)
+    gpu = core.Gpu(0, b"any", SMALL)
+    job = core.GpuJob(gpu, work.header, work.target.to_bytes(32, "little"), MASK, share, sms=1)
+    while job.units < 2 * pairs([share]):
+        stop = Stop()
+        timer = threading.Timer(0.02, stop.set)
+        timer.start()
+        job.run(stop.address, 0, False)
+        timer.join()
+    got = sorted((hit[1], hit[0], hit[3]) for hit in job.take_hits() if hit[2] == work.time)
+    assert got == sorted((h.version, h.nonce, h.hash) for h in search(work, **share._asdict()).hits)
+    public = wattwork.Job(work, device="cuda:0", sms=4)
+    stream = fake.stream()
+    public.front_begin(stream)
+    public.front_end(stream)
+    for wrong in (0, 5, -1):
+        with pytest.raises(wattwork.InvalidInput, match="sms must be from 1 to 4, all that this GPU has, not"):
+            wattwork.Job(work, device="cuda:0", sms=wrong)
+
+
+def a_throttled_back():
+    """A scheduler's share of time for a job on the GPU: all, a quarter, none, all again; the account stays exact."""
+    import wattwork
+
+    config = wattwork.SchedulerConfig(
+        max_num_seqs=4, max_num_batched_tokens=8, block_size=4, num_blocks=12, max_model_len=40
+    )
+    job = wattwork.Job(Work.from_header(GENESIS, target=2**244, version_mask=MASK), device="cuda:0")
+    with wattwork.Scheduler(config, SumEngine(config), job) as scheduler:
+        moves(job)
+        scheduler.throttle(back=0.25)
+        busy, begin = scheduler.stats().back_busy_ns, time.monotonic_ns()
+        moves(job)
+        time.sleep(0.5)
+        assert 0 < scheduler.stats().back_busy_ns - busy < 0.75 * (time.monotonic_ns() - begin)
+        scheduler.throttle(back=0)
+        scheduler.set_back_mode("off")  # returns when it has left
+        scheduler.set_back_mode("gap")
+        before = job.units
+        time.sleep(0.05)
+        assert job.units == before
+        scheduler.throttle()
+        moves(job)
+    left = sum(pairs([Rect._make(r)]) for _, r in job.native.left())
+    assert job.units == 2**32 * 2**16 - left
+    for hit in job.take_hits():
+        header = job.work.header_with(nonce=hit.nonce, version=hit.version, time=hit.time)
+        assert sha256d(header) == hit.hash
+
+
 def nothing_is_opened_before_it_is_asked_for():
     import wattwork
 
@@ -317,9 +583,9 @@ def until_interrupted():
     import wattwork
 
     work = Work.from_header(GENESIS, target=1, version_mask=MASK)
-    wattwork.search(work, 0, 1, device="cuda:0")
+    wattwork.search(work, 0, 1, device=sys.argv[2])
     print("ready", flush=True)
-    wattwork.search(work, versions="all", device="cuda:0")
+    wattwork.search(work, versions="all", device=sys.argv[2])
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 The engine is NumPy's, and only says that it is on the GPU; the GPU is the fake driver's.
 """
 
+import ctypes
 import dataclasses
 import sys
 import threading
@@ -23,7 +24,20 @@ from wattwork.render import gpu_state, make_console, print_devices, print_report
 
 MODEL = ModelConfig("test", 2, 64, 4, 2, 16, 96, 128, 256, 1e4)
 FREE = 256 << 20
-STREAM = 0xABC0
+
+
+def new_stream():
+    """One of the driver's, in the GPU's context."""
+    driver, context, stream = ctypes.CDLL("libcuda.so.1"), ctypes.c_void_p(), ctypes.c_void_p()
+    assert driver.cuInit(0) == 0
+    assert driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0) == 0
+    assert driver.cuCtxPushCurrent_v2(context) == 0
+    assert driver.cuStreamCreateWithPriority(ctypes.byref(stream), 1, -1) == 0
+    assert driver.cuCtxPopCurrent_v2(ctypes.byref(context)) == 0
+    return stream.value
+
+
+STREAM = new_stream()
 
 
 class FencedJob(ww.Job):
@@ -35,9 +49,11 @@ class FencedJob(ww.Job):
 
     def front_begin(self, stream):
         self.told.append(("begin", stream))
+        super().front_begin(stream)
 
     def front_end(self, stream):
         self.told.append(("end", stream))
+        super().front_end(stream)
 
 
 class GpuNumPyEngine(NumPyEngine):
@@ -121,8 +137,19 @@ def modes():
     assert engine.front is None
 
 
+def stands(job):
+    """Of what was on its way, the end is seen a moment later."""
+
+    def still():
+        before = job.units
+        time.sleep(0.2)
+        return job.units == before
+
+    wait_until(still)
+
+
 def beside_a_step():
-    """Hashing is watched over by a thread of its own: it moves while a step is under way, and while none is."""
+    """Hashing keeps away while a step is under way, and moves by itself while none is."""
     device, engine, job = made()
     with device:
         device.bind(job, engine)
@@ -132,7 +159,7 @@ def beside_a_step():
         engine.gate.clear()
         handle = device.submit([1, 2, 3], max_tokens=3)
         assert engine.inside.wait(60)
-        moves(job)
+        stands(job)
         engine.gate.set()
         assert len(handle.result()) == 3
         moves(job)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -64,6 +65,11 @@ def check(folder, *arguments, **more):
         "yields_of_a_job",
         "nothing_is_opened_before_it_is_asked_for",
         "the_callers_context_is_left_alone",
+        "fronts_keep_hashing_away",
+        "hashing_goes_on_without_the_cpu",
+        "a_front_that_never_ends_holds_up_nothing_else",
+        "too_many_fronts_are_refused",
+        "a_throttled_back",
     ],
 )
 def test_on_the_fake_driver(fake, name):
@@ -71,8 +77,32 @@ def test_on_the_fake_driver(fake, name):
 
 
 @pytest.mark.core
+def test_a_driver_without_memory_operations(fake):
+    for name in ("without_memory_operations", "stopped_at_a_random_moment", "jobs", "yields_of_a_job"):
+        check(fake, name, FAKE_CUDA_MEMOPS="0")
+
+
+@pytest.mark.core
+def test_sms_that_a_job_may_use(fake):
+    check(fake, "sms_that_a_job_may_use", FAKE_CUDA_SMS="4")
+
+
+@pytest.mark.core
 def test_public_search(fake):
     check(fake, "public_search", FAKE_CUDA_DEVICES="2")
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("count", ["1", "2", "3"])
+def test_all_gpus_search_together(fake, count):
+    check(fake, "all_gpus", FAKE_CUDA_DEVICES=count)
+
+
+@pytest.mark.core
+def test_one_of_several_gpus_fails(fake):
+    said = check(fake, "said", "cuda", FAKE_CUDA_DEVICES="3", FAKE_CUDA_FAULT="cuLaunchKernel:719:4")
+    assert re.match(r"DeviceError: cuda:\d: the GPU failed at cuLaunchKernel \(unspecified", said)
+    assert "finds no GPU here" in check(fake, "said", "cuda", FAKE_CUDA_DEVICES="0")
 
 
 @pytest.mark.core
@@ -136,6 +166,8 @@ def test_wattwork_hash_on_a_gpu(fake):
     assert gpu["hits"]
     assert sorted(map(str, gpu["hits"])) == sorted(map(str, cpu["hits"]))
     assert "sm_90 on cuda:0" in hash_("--device", "cuda:0").stdout
+    both = json.loads(hash_("--device", "cuda", "--json", "-").stdout)
+    assert (both["device"], sorted(map(str, both["hits"]))) == ("cuda", sorted(map(str, gpu["hits"])))
     refused = hash_("--device", "cuda:0", "--threads", "2")
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
 
@@ -175,9 +207,11 @@ def test_a_fork_is_refused(fake):
 
 
 @pytest.mark.core
-def test_ctrl_c(fake):
-    command = [sys.executable, TESTS / "cuda_checks.py", "until_interrupted"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(fake)) as child:
+@pytest.mark.parametrize("device", ["cuda:0", "cuda"])
+def test_ctrl_c(fake, device):
+    command, env = [sys.executable, TESTS / "cuda_checks.py", "until_interrupted", device], environment(fake)
+    env["FAKE_CUDA_DEVICES"] = "2"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as child:
         assert child.stdout.readline() == b"ready\n"
         time.sleep(0.3)
         child.send_signal(signal.SIGINT)
@@ -202,7 +236,7 @@ def test_devices_lists_gpus_or_says_why_not(fake):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"device": "gpu"}, "there is no device 'gpu'; choose 'cpu', or a GPU"),
+        ({"device": "gpu"}, "there is no device 'gpu' for this; choose 'cpu', or a GPU"),
         ({"device": "cuda:x"}, "there is no device 'cuda:x'"),
         ({"device": "cuda:0", "isa": "portable"}, "isa is of device 'cpu': leave it out with 'cuda:0'"),
         ({"device": "cuda:0", "threads": 2}, "threads is of device 'cpu'"),
@@ -211,6 +245,15 @@ def test_devices_lists_gpus_or_says_why_not(fake):
 def test_arguments_refused(arguments, words):
     with pytest.raises(InvalidInput, match=words):
         wattwork.search(WORK, 0, 10, **arguments)
+
+
+def test_a_job_on_the_cpu_has_no_streams_and_no_sms():
+    job = wattwork.Job(WORK)
+    for call in (job.front_begin, job.front_end):
+        with pytest.raises(InvalidInput, match="a stream is a GPU's: make the job with device='cuda:0'"):
+            call(0)
+    with pytest.raises(InvalidInput, match="sms is of a GPU: leave it out with device 'cpu'"):
+        wattwork.Job(WORK, sms=1)
 
 
 def test_without_the_core(monkeypatch):

@@ -2,6 +2,9 @@
 
 Flags are raised and lowered and budgets end at any moment, and launches follow each other. Exact at every launch's end:
 what the account and the slots say was tested is what was tested, each hit reported once; at the end, every pair once.
+
+The fence, too: csrc/cuda's own launches, gates and recalls, with the streams of two fronts and a CPU that stops and
+goes on, interleaved at random. The same, and no unit begins while a front's kernels run, and nothing waits for ever.
 """
 
 import ctypes
@@ -17,24 +20,46 @@ pytestmark = pytest.mark.core  # a compiler is needed, as for the core
 COMPILE = ["c++", "-std=c++20", "-O2", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror", "-shared", "-fPIC"]
 
 
-def searches(kernels, folder, count, seed=FRESH_SEED):
-    """What goes wrong in `count` random searches with the walk.h of `kernels`, and in which; None: nothing."""
-    library = folder / "protocol.so"
-    source = ROOT / "tests" / "cpp" / "gpu_protocol.cpp"
-    subprocess.run([*COMPILE, "-I", kernels, source, "-o", library], check=True)
-    run, what = ctypes.CDLL(str(library)).gpu_protocol, ctypes.c_char_p()
+HOST_SIDE = ("fence.cpp", "gpu.cpp", "sweep.cpp", "workspace.cpp")  # of csrc/cuda
+
+
+def ran(name, root, folder, count, more=()):
+    """What goes wrong in `count` of what tests/cpp/NAME.cpp draws, and in which; None: nothing. `root`: the sources."""
+    library = folder / f"{name}.so"
+    includes = [f"-I{root / part}" for part in ("kernels", "csrc", "csrc/include")]
+    source = ROOT / "tests" / "cpp" / f"{name}.cpp"
+    subprocess.run([*COMPILE, *includes, source, *more, "-o", library], check=True)
+    run, what = getattr(ctypes.CDLL(str(library)), name), ctypes.c_char_p()
     run.restype = ctypes.c_uint64
-    failed = run(ctypes.c_uint64(seed), ctypes.c_uint64(count), ctypes.byref(what))
-    return f"{what.value.decode()} (search {failed})" if what.value else None
+    failed = run(ctypes.c_uint64(FRESH_SEED), ctypes.c_uint64(count), ctypes.byref(what))
+    return f"{what.value.decode()} (number {failed})" if what.value else None
+
+
+def searches(root, folder, count):
+    return ran("gpu_protocol", root, folder, count)
+
+
+def fences(root, folder, count):
+    return ran("gpu_fence", root, folder, count, [root / "csrc" / "cuda" / name for name in HOST_SIDE])
+
+
+def changed(tmp_path, path, right, wrong):
+    """A root whose file at that path has something wrong."""
+    for part in ("kernels", "csrc"):
+        shutil.copytree(ROOT / part, tmp_path / part)
+    source = (tmp_path / path).read_text()
+    assert source.count(right) == 1
+    (tmp_path / path).write_text(source.replace(right, wrong))
+    return tmp_path
 
 
 def test_every_pair_is_tested_once_and_the_account_is_exact(tmp_path):
-    assert searches(ROOT / "kernels", tmp_path, 100_000) is None
+    assert searches(ROOT, tmp_path, 100_000) is None
 
 
 @pytest.mark.long
 def test_every_pair_is_tested_once_in_a_million_searches(tmp_path):
-    assert searches(ROOT / "kernels", tmp_path, 1_000_000) is None
+    assert searches(ROOT, tmp_path, 1_000_000) is None
 
 
 @pytest.mark.parametrize(
@@ -49,8 +74,28 @@ def test_every_pair_is_tested_once_in_a_million_searches(tmp_path):
     ],
 )
 def test_a_wrong_loop_is_found_out(tmp_path, right, wrong):
-    kernels = shutil.copytree(ROOT / "kernels", tmp_path / "kernels")
-    source = (kernels / "walk.h").read_text()
-    assert source.count(right) == 1
-    (kernels / "walk.h").write_text(source.replace(right, wrong))
-    assert searches(kernels, tmp_path, 5_000) is not None
+    assert searches(changed(tmp_path, "kernels/walk.h", right, wrong), tmp_path, 5_000) is not None
+
+
+def test_no_unit_begins_beside_a_front_and_nothing_is_lost(tmp_path):
+    assert fences(ROOT, tmp_path, 100_000) is None
+
+
+@pytest.mark.long
+def test_no_unit_begins_beside_a_front_in_a_million_interleavings(tmp_path):
+    assert fences(ROOT, tmp_path, 1_000_000) is None
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("? kAnyTime : kAfterAll});\n  wait();", "? kAnyTime : kAfterAll});"),  # no second look at the gates
+        ("  driver().synchronize(signal_);\n  let_pass();", "  let_pass();"),  # passes before the recall is there
+        ("  swap_gates(kLetPass, kShut);", ""),  # and goes on doing so after it
+        ("value == kShut && i < kFlags", "i > kFlags"),  # a gate without a flag
+        ("if (fronts_[place].depth == 1) write", "write"),  # an inner end opens the gate
+        ("copy_of(flags_, i % kFlags), 0,", "copy_of(flags_, i % kFlags), 1,"),  # nobody lowers the flag
+    ],
+)
+def test_a_wrong_fence_is_found_out(tmp_path, right, wrong):
+    assert fences(changed(tmp_path, "csrc/cuda/fence.cpp", right, wrong), tmp_path, 3_000) is not None

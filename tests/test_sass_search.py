@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from headers import sha256d
-from sass.search import Search
+from sass.search import RECALL, Search
 from sass.toolchain import KERNELS, TOOLS, built, needs_tools
 from seeds import FRESH_SEED
 
@@ -105,13 +105,36 @@ def test_the_account_is_exact_after_a_flag_a_budget_and_at_the_end(kernels, kind
     assert sorted(search.tested()) == [(v, first + k) for v in range(versions) for k in range(count)]
 
 
+@pytest.mark.parametrize("words", [slice(0, RECALL), RECALL])
 @pytest.mark.parametrize("kind", [plain, rolled])
-def test_a_flag_that_is_up_stops_before_anything_is_claimed(kernels, kind):
+def test_a_flag_or_recall_that_is_up_stops_before_anything_is_claimed(kernels, kind, words):
     work = Work.from_header(mainnet_header(0), target=1 << 255)
     search = kind(kernels, work, 0, 64, blocks=2, threads=64, chunk=1)
-    search.flags[:] = 1
+    search.flags[words] = 1
     search.launch()
     assert (search.account.tolist(), search.slots.any(), search.found()) == ([0, 0], False, [])
+
+
+@pytest.mark.parametrize(("kind", "count", "versions"), [(plain, 700, 1), (rolled, 9, 40)])
+def test_units_on_other_sms_do_nothing_and_the_account_stays_exact(kernels, kind, count, versions):
+    """Also what they had begun while they were allowed to: it waits in their slots."""
+    work = Work.from_header(mainnet_header(0), target=1 << 254, version_mask=BIP320)
+    search = kind(kernels, work, 5, count, blocks=4, threads=32, chunk=3, versions=versions)
+    search.launch(at={6000: lambda: search.flags.fill(1)}, seed=FRESH_SEED)
+    begun = search.slots.copy()
+    assert np.count_nonzero(begun) >= 2
+    for sms in (0, 2):
+        search.flags[:] = 0
+        before = search.account.copy()
+        search.launch(sms=sms, seed=FRESH_SEED)
+        assert (search.slots[sms:] == begun[sms:]).all()
+        assert (sms == 0) == (search.account == before).all()
+        pairs = search.tested()
+        assert len(set(pairs)) == len(pairs)
+        assert search.found() == expected(work, pairs)
+    search.launch(sms=2, on=lambda block: 3 - block)
+    assert search.finished()
+    assert search.found() == expected(work, search.tested())
 
 
 @pytest.mark.parametrize(("kind", "count", "versions"), [(plain, 64, 1), (rolled, 2, 32)])

@@ -1,4 +1,5 @@
 #include <memory>
+#include <optional>
 
 #include "bindings/bindings.h"
 #include "bindings/search.h"
@@ -42,10 +43,14 @@ auto search_face(cuda::Gpu& gpu, const std::string& header, const std::string& t
 }
 
 auto make_job(std::shared_ptr<cuda::Gpu> gpu, const std::string& header, const std::string& target,
-              uint32_t version_mask, const RectTuple& share) {
+              uint32_t version_mask, const RectTuple& share, std::optional<uint32_t> sms) {
   const Work work = make_work(header, target, version_mask);
-  return std::make_shared<cuda::GpuJob>(std::move(gpu), work, checked_rect(work, share));
+  const Rect within = checked_rect(work, share);
+  py::gil_scoped_release nogil;
+  return std::make_shared<cuda::GpuJob>(std::move(gpu), work, within, sms.value_or(cuda::kAllSms));
 }
+
+cuda::Stream stream_at(uintptr_t address) { return reinterpret_cast<cuda::Stream>(address); }
 
 // With the face of a Job on the CPU.
 void run_job(cuda::GpuJob& job, uintptr_t stop_address, int /*threads*/, bool watch_signals) {
@@ -71,6 +76,7 @@ void bind_cuda(py::module_& m) {
       py::set_error(py::module_::import("wattwork.errors").attr("DeviceError"), e.what());
     }
   });
+  const py::call_guard<py::gil_scoped_release> no_gil;
   m.def("gpu_list", &gpu_list);
   m.def("gpu_kernels_built_in", [] { return !cuda::built_in_image().empty(); });
   py::class_<cuda::Gpu, std::shared_ptr<cuda::Gpu>>(m, "Gpu")
@@ -80,11 +86,14 @@ void bind_cuda(py::module_& m) {
         return std::make_shared<cuda::Gpu>(ordinal, image, wanted);
       }))
       .def_property_readonly("isa", &cuda::Gpu::isa)
+      .def_property_readonly("sms", [](const cuda::Gpu& gpu) { return gpu.info().sms; })
       .def_property_readonly("versions_side_by_side", [](const cuda::Gpu& gpu) { return gpu.shape().threads; })
       .def("search", &search_face);
   py::class_<cuda::GpuJob, Back, std::shared_ptr<cuda::GpuJob>>(m, "GpuJob")
-      .def(py::init(&make_job))
+      .def(py::init(&make_job), py::arg(), py::arg(), py::arg(), py::arg(), py::arg(), py::arg("sms") = py::none())
       .def("run", &run_job)
+      .def("front_begin", [](cuda::GpuJob& job, uintptr_t stream) { job.front_begin(stream_at(stream)); }, no_gil)
+      .def("front_end", [](cuda::GpuJob& job, uintptr_t stream) { job.front_end(stream_at(stream)); }, no_gil)
       .def("left", &job_left)
       .def("take_hits", [](cuda::GpuJob& job) { return answer_of(job.take_hits()); })
       .def_property_readonly("hits_lost", &cuda::GpuJob::hits_lost);

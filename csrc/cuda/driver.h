@@ -24,8 +24,19 @@ using Kernel = struct CUfunc_st*;
 using Pointer = unsigned long long;  // of the device's memory
 
 constexpr int kSuccess = 0, kNoDevice = 100, kInvalidImage = 200, kNoBinaryForGpu = 209, kUnsupportedPtx = 222;
-constexpr int kNotReady = 600;
+constexpr int kNotReady = 600, kNotSupported = 801;
 constexpr int kSmCount = 16, kClockKhz = 13, kSmMajor = 75, kSmMinor = 76;  // CUdevice_attribute
+
+// CUstreamBatchMemOpParams, as it is for writing and waiting.
+struct MemOp {
+  uint32_t operation;
+  Pointer address;
+  uint64_t value;
+  uint32_t flags;
+  Pointer alias = 0;  // the driver's own
+  uint64_t pad = 0;
+};
+static_assert(sizeof(MemOp) == 48);
 
 struct Driver;
 
@@ -71,10 +82,13 @@ struct Driver {
   Function<Stream*, unsigned, int> create_stream{*this, "cuStreamCreateWithPriority"};
   Function<Stream> destroy_stream{*this, "cuStreamDestroy_v2"};
   Function<Stream> synchronize{*this, "cuStreamSynchronize"};
+  Function<Stream> query_stream{*this, "cuStreamQuery"};
+  Function<Stream, unsigned, const MemOp*, unsigned> operate{*this, "cuStreamBatchMemOp_v2"};
   Function<Event*, unsigned> create_event{*this, "cuEventCreate"};
   Function<Event> destroy_event{*this, "cuEventDestroy_v2"};
   Function<Event, Stream> record{*this, "cuEventRecord"};
   Function<Event> query{*this, "cuEventQuery"};
+  Function<Event> wait{*this, "cuEventSynchronize"};
 
   Function<Pointer*, size_t> allocate{*this, "cuMemAlloc_v2"};
   Function<Pointer> free{*this, "cuMemFree_v2"};

@@ -113,6 +113,7 @@ std::unique_ptr<Workspace> Gpu::take_workspace() {
 }
 
 void Gpu::give_back(std::unique_ptr<Workspace> space) {
+  space->fence().settle();
   std::lock_guard lock(mutex_);
   spaces_.push_back(std::move(space));
 }

@@ -8,14 +8,33 @@
 
 namespace ww::cuda {
 
-GpuJob::GpuJob(std::shared_ptr<Gpu> gpu, const Work& work, const Rect& share)
-    : gpu_(std::move(gpu)), work_(work), share_(share), todo_(gpu_->shape(), work) {
+namespace {
+
+std::unique_ptr<Workspace> workspace(Gpu& gpu) {
+  const Current current(gpu.context());
+  return gpu.take_workspace();
+}
+
+}  // namespace
+
+GpuJob::GpuJob(std::shared_ptr<Gpu> gpu, const Work& work, const Rect& share, u32 sms)
+    : gpu_(std::move(gpu)), space_(workspace(*gpu_)), work_(work), share_(share), sms_(sms),
+      todo_(gpu_->shape(), work) {
   todo_.push(share_);
 }
 
 GpuJob::~GpuJob() {
-  sweep_.reset();
-  if (space_) gpu_->give_back(std::move(space_));
+  if (!failed_) gpu_->give_back(std::move(space_));
+}
+
+void GpuJob::front_begin(Stream stream) {
+  const Current current(gpu_->context());
+  space_->fence().front_begin(stream);
+}
+
+void GpuJob::front_end(Stream stream) {
+  const Current current(gpu_->context());
+  space_->fence().front_end(stream);
 }
 
 void GpuJob::run(const YieldFlag& yield, const std::function<bool()>& poll) {
@@ -26,11 +45,10 @@ void GpuJob::run(const YieldFlag& yield, const std::function<bool()>& poll) {
   if (!running || halt()) return;
   const Current current(gpu_->context());
   try {
-    if (!space_) space_ = gpu_->take_workspace();
     while (!halt()) go_on([&] { return halt(); });
   } catch (...) {
     let_go();
-    space_.reset();  // the GPU may still be at work in it
+    failed_ = true;
     throw;
   }
 }
@@ -42,7 +60,7 @@ void GpuJob::go_on(const std::function<bool()>& halted) {
       set_header_time(work_, header_time(work_) + 1);
       todo_.push(share_);
     }
-    sweep_.emplace(*gpu_, *space_, work_, todo_.take());
+    sweep_.emplace(*gpu_, *space_, work_, todo_.take(), sms_);
     untested_ = pairs_of({sweep_->rect()});
   }
   sweep_->run(false, halted, [this](const std::vector<u64>& candidates) {
@@ -50,7 +68,7 @@ void GpuJob::go_on(const std::function<bool()>& halted) {
     return false;
   });
   if (sweep_->overflowed()) todo_.take_smaller();
-  if (sweep_->overflowed() || sweep_->left().empty()) let_go();
+  if (sweep_->must_begin_anew() || sweep_->left().empty()) let_go();
 }
 
 void GpuJob::take(const std::vector<u64>& candidates) {

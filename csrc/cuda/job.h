@@ -17,12 +17,17 @@ namespace ww::cuda {
 // stays on the GPU as it is, and the next run goes on with it.
 class WW_API GpuJob : public Back {
  public:
-  GpuJob(std::shared_ptr<Gpu> gpu, const Work& work, const Rect& share);
+  // On the SMs whose number (%smid) is below `sms`.
+  GpuJob(std::shared_ptr<Gpu> gpu, const Work& work, const Rect& share, u32 sms = kAllSms);
   ~GpuJob();
 
   // The team's threads are not needed: the caller alone watches the GPU. A second caller at the same time waits.
   void run(Team&, const YieldFlag& yield) override { run(yield, {}); }
   void run(const YieldFlag& yield, const std::function<bool()>& poll);
+  // What that stream does between the two has the GPU without hashing beside it, and hashing goes on after it by itself:
+  // the rules are Fence's. From any thread, also while run() works or nobody is in it.
+  void front_begin(Stream stream);
+  void front_end(Stream stream);
   uint64_t units() const override { return units_.load(std::memory_order_relaxed); }
   bool one_caller() const override { return true; }
 
@@ -37,11 +42,13 @@ class WW_API GpuJob : public Back {
   void let_go();
 
   const std::shared_ptr<Gpu> gpu_;
+  std::unique_ptr<Workspace> space_;
   std::mutex running_;  // of what follows
   Work work_;
   const Rect share_;
+  const u32 sms_;
   Todo todo_;
-  std::unique_ptr<Workspace> space_;
+  bool failed_ = false;  // and the GPU may still be at work in `space_`
   std::optional<Sweep> sweep_;
   uint64_t untested_ = 0;  // pairs of the sweep
 

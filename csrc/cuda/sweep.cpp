@@ -12,6 +12,7 @@ namespace ww::cuda {
 namespace {
 
 constexpr auto kLook = std::chrono::microseconds(50);
+constexpr int64_t kAgainNs = 1'000'000;  // a launch that began beside it may have lowered the flag
 
 u32 load_be(const uint8_t* p) { return u32{p[0]} << 24 | u32{p[1]} << 16 | u32{p[2]} << 8 | u32{p[3]}; }
 
@@ -26,6 +27,38 @@ gpu::Lane make_lane(const Work& work, u64 number) {
   lane.start[3] = row.midstate[0], lane.start[7] = row.midstate[4];
   return lane;
 }
+
+void pause(bool asleep) {
+  if (asleep) std::this_thread::sleep_for(kLook);
+  else sched_yield();
+}
+
+// Calls launches back, and again until they are gone; of itself where a front lasts too long for them to wait.
+class Recall {
+ public:
+  explicit Recall(Fence& fence) : fence_(fence) {}
+  bool is_on() const { return on_; }
+  void begin() { on_ = true; }
+  void end() {
+    fence_.lower();
+    on_ = false, due_ns_ = 0, free_ns_ = now_ns();
+  }
+  // Between two looks at a launch.
+  void look() {
+    const int64_t now = now_ns();
+    if (!fence_.occupied()) free_ns_ = now;
+    else if (now - free_ns_ >= std::chrono::nanoseconds(fence_.patience()).count()) on_ = true;
+    if (!on_) return;
+    if (now < due_ns_) return fence_.let_pass();
+    fence_.raise();
+    due_ns_ = now + kAgainNs;
+  }
+
+ private:
+  Fence& fence_;
+  bool on_ = false;
+  int64_t due_ns_ = 0, free_ns_ = now_ns();  // when to raise again; when last no front was seen
+};
 
 }  // namespace
 
@@ -78,7 +111,7 @@ std::vector<Rect> Plan::left(const Snapshot& at) const {
   return out;
 }
 
-Sweep::Sweep(const Gpu& gpu, Workspace& space, const Work& work, const Rect& rect)
+Sweep::Sweep(const Gpu& gpu, Workspace& space, const Work& work, const Rect& rect, u32 sms)
     : gpu_(gpu), space_(space), plan_(rect, gpu.shape()) {
   scan_.count = rect.count;
   scan_.budget = u64{gpu.shape().launch_us} * static_cast<u64>(std::max(gpu.info().clock_khz, 1'000'000)) / 1000;
@@ -89,6 +122,7 @@ Sweep::Sweep(const Gpu& gpu, Workspace& space, const Work& work, const Rect& rec
   scan_.target_top = target_top(work);
   scan_.capacity = gpu.shape().capacity;
   scan_.one = 1;
+  scan_.sms = sms;
   // Lanes beyond the versions compute, too: whatever was there before.
   std::vector<gpu::Lane> lanes;
   for (u64 i = 0; i < rect.versions; ++i) lanes.push_back(make_lane(work, rect.version_first + i));
@@ -98,43 +132,49 @@ Sweep::Sweep(const Gpu& gpu, Workspace& space, const Work& work, const Rect& rec
 void Sweep::run(bool asleep, const std::function<bool()>& halted,
                 const std::function<bool(const std::vector<u64>&)>& take) {
   int oldest = 0, in_flight = 0;
-  bool ended = false, raised = false;
-  const auto call_back = [&] {
-    if (!raised) space_.raise();
-    ended = raised = true;
+  bool ended = false;
+  Recall recall(space_.fence());
+  const auto end = [&] {
+    ended = true;
+    recall.begin();
   };
   try {
     for (;;) {
-      for (; !ended && in_flight < kInFlight; ++in_flight)
+      while (!ended && recall.is_on() && in_flight == 0) {  // a front lasts
+        if (halted()) ended = true;
+        else if (!space_.fence().occupied()) recall.end();
+        else pause(asleep);
+      }
+      for (; !ended && !recall.is_on() && in_flight < kInFlight; ++in_flight)
         space_.launch((oldest + in_flight) % kInFlight, plan_.rolled ? gpu_.rolled() : gpu_.plain(), gpu_.blocks(),
                       gpu_.shape().threads, scan_);
       if (in_flight == 0) break;
       while (!space_.passed(oldest)) {
-        if (!raised && halted()) call_back();
-        if (asleep) std::this_thread::sleep_for(kLook);
-        else sched_yield();
+        if (!recall.is_on() && halted()) end();
+        recall.look();
+        pause(asleep);
       }
       Snapshot now = space_.snapshot(oldest);
       oldest = (oldest + 1) % kInFlight, --in_flight;
       if (now.account.found > scan_.capacity) {
         overflowed_ = true;
-        call_back();
+        end();
         continue;
       }
       const auto candidates = space_.candidates(good_.account.found, now.account.found);
+      stuck_ = scan_.sms != kAllSms && now.account.next >= plan_.chunks() && now.slots == good_.slots;
       good_ = std::move(now);
-      if (take(candidates)) call_back();
-      if (left().empty()) ended = true;  // and what is queued finds nothing to do
+      if (take(candidates)) end();
+      if (left().empty() || stuck_) ended = true;  // and what is queued finds nothing to do
     }
   } catch (...) {
     try {
-      space_.raise();
-      space_.drain();
+      space_.abandon();
     } catch (const Error&) {  // the first one tells more
     }
     throw;
   }
-  if (raised) space_.lower();
+  if (recall.is_on()) recall.end();
 }
 
 u64 pairs_of(const std::vector<Rect>& rects) {

@@ -48,19 +48,24 @@ struct Plan {
   std::vector<Rect> left(const Snapshot& at) const;  // disjoint, and with what was tested the whole
 };
 
+constexpr u32 kAllSms = ~u32{0};
+
 class Sweep {
  public:
-  Sweep(const Gpu& gpu, Workspace& space, const Work& work, const Rect& rect);
+  // Works on the SMs below number `sms`.
+  Sweep(const Gpu& gpu, Workspace& space, const Work& work, const Rect& rect, u32 sms = kAllSms);
 
   // Launches until all is tested, the candidates no longer fit, or one of these says to end: `halted`, asked all the
   // time or, where `asleep`, every 50 us or so; and `take`, which is given all candidates as they come (hit_of(the
-  // version's number within the rectangle, nonce)). Called again, it goes on.
+  // version's number within the rectangle, nonce)). Called again, it goes on. Where a front lasts, it waits for its end.
   void run(bool asleep, const std::function<bool()>& halted,
            const std::function<bool(const std::vector<u64>&)>& take);
 
   const Rect& rect() const { return plan_.rect; }
   std::vector<Rect> left() const { return plan_.left(good_); }
-  bool overflowed() const { return overflowed_; }  // what is left() must be swept anew
+  bool overflowed() const { return overflowed_; }
+  // Whether what is left() must be swept anew: it overflowed, or units that began something no longer get an SM to use.
+  bool must_begin_anew() const { return overflowed_ || stuck_; }
 
  private:
   const Gpu& gpu_;
@@ -68,7 +73,7 @@ class Sweep {
   const Plan plan_;
   gpu::Scan scan_{};
   Snapshot good_;
-  bool overflowed_ = false;
+  bool overflowed_ = false, stuck_ = false;
 };
 
 u64 pairs_of(const std::vector<Rect>& rects);

@@ -1,43 +1,21 @@
 // What a search has on the GPU, and the few things it does with it.
 //
-// Launches go to a stream of the lowest priority, one after the other; the flag that calls them back, and hits that are
-// fetched meanwhile, go by a second one. Both are copies from or to pinned memory, by a copy engine: to be raised, the
-// flag needs no room on an SM.
+// Launches go to a stream of the lowest priority, one after the other, each past the fence; what the CPU raises to call
+// them back, and hits that are fetched meanwhile, go by a second one. Both are copies from or to pinned memory, by a copy
+// engine: they need no room on an SM.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <vector>
 
-#include "../kernels/search.h"
-#include "cuda/gpu.h"
+#include "cuda/fence.h"
 
 namespace ww::cuda {
 
 using gpu::u32;
 using u64 = uint64_t;
 static_assert(sizeof(u64) == sizeof(gpu::u64));
-
-// A thing of the driver's that ends with this.
-template <class T> class Owned {
- public:
-  Owned(Context context, T thing, const Function<T>& end) : context_(context), thing_(thing), end_(&end) {}
-  ~Owned() {
-    const Driver* const last = driver_to_end_with();
-    if (!last || last->push_context.entry(context_) != kSuccess) return;
-    Context popped;
-    end_->entry(thing_);
-    last->pop_context.entry(&popped);
-  }
-  Owned(const Owned&) = delete;
-  Owned& operator=(const Owned&) = delete;
-  operator T() const { return thing_; }
-
- private:
-  Context context_;
-  T thing_;
-  const Function<T>* end_;
-};
 
 // What a launch left, as the CPU sees it once its event has passed.
 struct Snapshot {
@@ -61,21 +39,20 @@ class Workspace {
   Snapshot snapshot(int i) const;
   std::vector<u64> candidates(u64 from, u64 to);  // that an ended launch found
 
-  void raise() { flag(1); }  // calls all launches back, those queued, too
-  void lower() { flag(0); }  // comes before a later raise()
-  void drain() const { driver().synchronize(work_); }
+  Fence& fence() { return fence_; }
+  void abandon();  // calls back what is queued, and waits for it
 
  private:
-  void flag(u32 value);
   Pointer slots() const { return state_ + sizeof(gpu::Account); }
   size_t state_bytes() const { return sizeof(gpu::Account) + units_ * sizeof(u64); }
 
   const Context context_;
   const u32 units_, capacity_;
   const Owned<Stream> work_, signal_;
+  Fence fence_;
   const Owned<Event> ended_[kInFlight];
-  const Owned<Pointer> state_, flags_, hits_, rows_;
-  const Owned<void*> states_here_, flags_here_, hits_here_;
+  const Owned<Pointer> state_, hits_, rows_;
+  const Owned<void*> states_here_, hits_here_;
 };
 
 }  // namespace ww::cuda

@@ -15,7 +15,7 @@ from wattwork import cuda
 from wattwork._native import HAVE_CORE, core
 from wattwork.errors import InvalidInput, UnsupportedISA
 from wattwork.machine import check_threads, default_threads
-from wattwork.rectangle import Hit, Rect, rectangle
+from wattwork.rectangle import Hit, Rect, joined, rectangle
 from wattwork.stop import Stop, on_main_thread
 from wattwork.work import Work
 
@@ -98,8 +98,9 @@ def search(
     it, too. It holds the GIL only with isa "numpy". The first with isa "numba" imports it, and compiles for some
     seconds where Numba's cache is empty.
 
-    `device`: "cpu", or a GPU, "cuda:0" and so on, which takes neither isa nor threads; the result's `isa` is then its
-    architecture, "sm_90" say. Its first search loads the kernels.
+    `device`: "cpu", or a GPU, "cuda:0" and so on, or "cuda", all GPUs there are, each with an equal share. GPUs take
+    neither isa nor threads; the result's `isa` is then their architecture, "sm_90" say ("sm_80+sm_90" where they
+    differ). The first search loads the kernels.
 
     Raises InvalidInput for a range past 2**32, more versions than the mask makes, threads or max_hits below 1, or
     an unknown device, UnsupportedISA, and DeviceError for a GPU that is not here or fails.
@@ -110,7 +111,13 @@ def search(
     stop, limit = stop or Stop(), UNLIMITED if max_hits is None else min(max_hits, UNLIMITED)
     target = work.target.to_bytes(32, "little")
     rest: Sequence[tuple[int, int, int, int]]
-    if device != "cpu":
+    if device == "cuda":
+        from wattwork import _search_gpus
+
+        gpus = cuda.all_gpus(isa=isa, threads=threads)
+        chosen, begin = "+".join(sorted({gpu.isa for gpu in gpus})), time.perf_counter()
+        raw, rest, hashes = _search_gpus.search(gpus, work, rect, stop, limit)
+    elif device != "cpu":
         gpu = cuda.gpu(device, isa=isa, threads=threads)
         chosen, begin = gpu.isa, time.perf_counter()
         raw, rest, hashes = gpu.search(
@@ -137,11 +144,16 @@ def search(
             on_main_thread(),
         )
     seconds = time.perf_counter() - begin
-    return SearchResult(tuple(map(Hit._make, raw)), hashes, seconds, tuple(map(Rect._make, rest)), chosen)
+    return SearchResult(tuple(map(Hit._make, raw)), hashes, seconds, tuple(joined(map(Rect._make, rest))), chosen)
 
 
 def versions_side_by_side(isa: str, device: str = "cpu") -> int:
-    """How many versions share a nonce's message schedule where an instruction set rolls them; 1: they gain nothing."""
+    """How many versions share a nonce's message schedule where an instruction set rolls them; 1: they gain nothing.
+
+    Of several GPUs, all together: so many a slice needs, lest one have nothing to do.
+    """
+    if device == "cuda":
+        return sum(gpu.versions_side_by_side for gpu in cuda.all_gpus())
     if device != "cpu":
         return cuda.gpu(device).versions_side_by_side
     return 1 if isa in PYTHON_ISAS else core.versions_side_by_side(isa)

@@ -6,11 +6,11 @@ As in csrc/sha256d/search.cpp, threads claim chunks of one version's row in orde
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Protocol
 
 from wattwork.pace import Pace
-from wattwork.rectangle import Rect
+from wattwork.rectangle import Rect, joined
 from wattwork.stop import Stop, on_main_thread
 from wattwork.work import Work
 
@@ -173,15 +173,3 @@ class Search:
         if below := rect.version_first + rect.versions - number:
             rest.append(Rect(rect.first, rect.count, number, below))
         return rest
-
-
-def joined(rects: Iterable[Rect]) -> list[Rect]:
-    """Joins what lies end to end in the same versions."""
-    out: list[Rect] = []
-    for rect in sorted(rects, key=lambda r: (r.version_first, r.first)):
-        last = out[-1] if out else None
-        if last and last[2:] == rect[2:] and last.first + last.count == rect.first:
-            out[-1] = last._replace(count=last.count + rect.count)
-        else:
-            out.append(rect)
-    return out

@@ -108,7 +108,11 @@ def _add_hash(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     option("--bits", metavar="HEX", help="the same in a header's compact form, 1d00ffff for example")
     option("--difficulty", metavar="X", help="the same as a multiple of difficulty 1")
     option = parser.add_argument_group("how").add_argument
-    option("--device", metavar="NAME", help="cpu, or a GPU that `wattwork devices` lists (default: cpu)")
+    option(
+        "--device",
+        metavar="NAME",
+        help="cpu, a GPU that `wattwork devices` lists, or cuda for all of them (default: cpu)",
+    )
     option("--isa", metavar="NAME", help="instruction set, one that `wattwork devices` lists (default: the fastest)")
     option("--threads", type=int, metavar="N", help="workers (default: the CPUs this process may use; --bench: 1)")
     option("--json", type=Path, metavar="FILE", help="write the result there, too ('-': to standard output)")

@@ -39,12 +39,17 @@ def gpu(device: str, *, isa: str | None = None, threads: int | None = None) -> "
     """
     match = re.fullmatch(r"cuda:(\d{1,4})", device)
     if not match:
-        raise InvalidInput(f"there is no device {device!r}; choose 'cpu', or a GPU: 'cuda:0' is the first.")
+        raise InvalidInput(f"there is no device {device!r} for this; choose 'cpu', or a GPU: 'cuda:0' is the first.")
     for name, value in (("isa", isa), ("threads", threads)):
         if value is not None:
             raise InvalidInput(f"{name} is of device 'cpu': leave it out with {device!r}.")
     _check_core()
     return _gpu(int(match[1]))
+
+
+def all_gpus(*, isa: str | None = None, threads: int | None = None) -> "list[core.Gpu]":
+    """Device "cuda": all that the driver shows, in its order, with the errors of `gpu`."""
+    return [gpu(f"cuda:{k}", isa=isa, threads=threads) for k in range(len(gpus()))]
 
 
 @cache

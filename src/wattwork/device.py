@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 from wattwork import cuda
 from wattwork.bounds import gpu_engine, scheduler_config, suited
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from wattwork.engines import Front, ModelConfig, StepEngine
+    from wattwork.engines import ModelConfig, StepEngine
     from wattwork.job import Job
     from wattwork.trace import SizedTrace, Trace
 
@@ -152,7 +152,7 @@ class Device:
     def _fence(self, both: bool) -> None:
         """Whether the engine's stream sends the job away: on a GPU, where both work."""
         if self.kind == "cuda" and self._engine is not None:
-            gpu_engine(self._engine).front = cast("Front", self._job) if both else None
+            gpu_engine(self._engine).front = self._job if both else None
 
     def _start_back(self) -> None:
         assert self._job is not None

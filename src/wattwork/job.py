@@ -8,6 +8,7 @@ from typing import NamedTuple
 from wattwork import cuda
 from wattwork._native import HAVE_CORE, core
 from wattwork._search import PYTHON_ISAS, choose_isa, core_threads
+from wattwork.errors import InvalidInput, whole
 from wattwork.machine import default_threads
 from wattwork.pace import Pace
 from wattwork.rectangle import NONCES, Rect
@@ -34,16 +35,20 @@ class Job:
     """All nonces x the mask's versions of a work, then the same with header time + 1 s, and so on without end.
 
     `isa` forces an instruction set (None: `isas()[0]`); UnsupportedISA for one that is not usable here. `device`: as
-    `search` takes it, with the same errors; a GPU's architecture is the job's `isa`. `native` is the core's own object,
-    which a native scheduler takes as its back; None where there is no core. `yield_target_us`: how soon, on average,
-    isa "numpy" sees that it is to stop, at the cost of some of its rate (None: when its block is done, after
-    milliseconds); a scheduler sets it to its own. The others look each few microseconds anyway.
+    `search` takes it, but one GPU at most, with the same errors; a GPU's architecture is the job's `isa`. `sms`: of a
+    GPU, how many of its multiprocessors the job may use, those numbered below; InvalidInput unless it has so many.
+    `native` is the core's own object, which a native scheduler takes as its back; None where there is no core.
+    `yield_target_us`: how soon, on average, isa "numpy" sees that it is to stop, at the cost of some of its rate (None:
+    when its block is done, after milliseconds); a scheduler sets it to its own. The others look each few microseconds
+    anyway.
     """
 
     yield_target_us: float | None = None
 
-    def __init__(self, work: Work, isa: str | None = None, *, device: str = "cpu") -> None:
+    def __init__(self, work: Work, isa: str | None = None, *, device: str = "cpu", sms: int | None = None) -> None:
         gpu = None if device == "cpu" else cuda.gpu(device, isa=isa)
+        if sms is not None:
+            _check_sms(sms, gpu)
         self.work, self.device = work, device
         self.isa = gpu.isa if gpu else choose_isa(isa)
         target = work.target.to_bytes(32, "little")
@@ -52,7 +57,7 @@ class Job:
         self.native: core.Back | None = None
         if gpu:
             everything = (0, NONCES, 0, work.versions)
-            self.native = self._core = core.GpuJob(gpu, work.header, target, work.version_mask, everything)
+            self.native = self._core = core.GpuJob(gpu, work.header, target, work.version_mask, everything, sms)
         elif self._python is None:
             self.native = self._core = core.Job(work.header, target, work.version_mask, self.isa)
         elif HAVE_CORE:
@@ -74,6 +79,27 @@ class Job:
         else:
             self._core.run(stop.address, n_threads, on_main_thread())
 
+    def front_begin(self, stream: int) -> None:
+        """On a GPU, keeps the job's hashing away from what that stream does from here to `front_end`.
+
+        `stream`: its address, as `torch.cuda.Stream.cuda_stream` and `cupy.cuda.Stream.ptr` are. Both only queue
+        memory operations: the stream itself calls the hashing back, and lets it go on, exactly where it was, without
+        the CPU. From any thread, whether the job runs or not. In one stream they nest; an end without a begin does
+        nothing; four streams may have a front at once. Not in a stream that is being captured, whose graph may lie
+        between them. Raises InvalidInput on a CPU, and DeviceError.
+        """
+        self._on_gpu().front_begin(stream)
+
+    def front_end(self, stream: int) -> None:
+        """The end of what `front_begin` began."""
+        self._on_gpu().front_end(stream)
+
+    def _on_gpu(self) -> "core.GpuJob":
+        if self.device == "cpu":
+            raise InvalidInput("a stream is a GPU's: make the job with device='cuda:0'.")
+        assert isinstance(self._core, core.GpuJob)
+        return self._core
+
     @property
     def units(self) -> int:
         """Pairs (hashes) done so far; may be read from any thread while `run` works."""
@@ -88,6 +114,13 @@ class Job:
         """The hits found since the last call."""
         raw = self._core.take_hits() if self._python is None else self._python.take_hits()
         return tuple(map(JobHit._make, raw))
+
+
+def _check_sms(sms: int, gpu: "core.Gpu | None") -> None:
+    if gpu is None:
+        raise InvalidInput("sms is of a GPU: leave it out with device 'cpu', or take 'cuda:0'.")
+    if not 1 <= whole("sms", sms) <= gpu.sms:
+        raise InvalidInput(f"sms must be from 1 to {gpu.sms}, all that this GPU has, not {sms}.")
 
 
 class _PythonJob:

@@ -1,5 +1,6 @@
 """What is searched, nonces x version numbers, and what is found in it."""
 
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from wattwork.errors import InvalidInput, whole
@@ -57,3 +58,15 @@ def rectangle(
             f'versions must be "all" or a number up to that, not {versions!r}.'
         )
     return Rect(first, count, version_first, number)
+
+
+def joined(rects: Iterable[Rect]) -> list[Rect]:
+    """Joins what lies end to end in the same versions."""
+    out: list[Rect] = []
+    for rect in sorted(rects, key=lambda r: (r.version_first, r.first)):
+        last = out[-1] if out else None
+        if last and last[2:] == rect[2:] and last.first + last.count == rect.first:
+            out[-1] = last._replace(count=last.count + rect.count)
+        else:
+            out.append(rect)
+    return out

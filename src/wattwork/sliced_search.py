@@ -7,8 +7,7 @@ A slice is a rectangle too, as wide as the instruction set rolls versions side b
 from __future__ import annotations
 
 from wattwork._search import search, versions_side_by_side
-from wattwork._search_python import joined
-from wattwork.rectangle import Hit, Rect
+from wattwork.rectangle import Hit, Rect, joined
 from wattwork.work import Work
 
 SLICE_S = 0.3  # shorter ones cost more: the threads wait for the last one at each end

@@ -2,6 +2,7 @@
 // threads, and the search kernels of model.cpp. It refuses what the driver would: calls without a current context,
 // addresses that were not allocated, things used after their end. The environment says what it pretends:
 //   FAKE_CUDA_VERSION  (13000)      FAKE_CUDA_DEVICES  (1)      FAKE_CUDA_SM  (90)      FAKE_CUDA_SMS  (2)
+//   FAKE_CUDA_MEMOPS   (1) 0: without stream memory operations
 //   FAKE_CUDA_SEED     (1) of the order in which units work
 //   FAKE_CUDA_FAULT    function:code:n   the nth call of that function, and all after it, return that code
 #include <condition_variable>
@@ -25,7 +26,7 @@ using fake::u32;
 using fake::u64;
 
 enum { kOk = 0, kInvalidValue = 1, kOutOfMemory = 2, kNotInitialized = 3, kNoDevice = 100, kInvalidDevice = 101,
-       kInvalidContext = 201, kInvalidHandle = 400, kNotFound = 500, kNotReady = 600, kIllegalAddress = 700 };
+       kInvalidContext = 201, kInvalidHandle = 400, kNotFound = 500, kNotReady = 600, kIllegalAddress = 700, kNotSupported = 801 };
 
 int number(const char* name, int otherwise) {
   const char* const text = std::getenv(name);
@@ -100,6 +101,10 @@ class Stream {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return tasks_.empty(); });
   }
+  bool is_empty() {
+    std::lock_guard lock(mutex_);
+    return tasks_.empty();
+  }
 
  private:
   void work() {
@@ -132,6 +137,38 @@ void copy_words(char* to, const char* from, size_t bytes) {
     fake::write(reinterpret_cast<u32*>(to + i), fake::read(reinterpret_cast<const u32*>(from + i)));
 }
 
+// CUstreamBatchMemOpParams, as cuda.h has it for writing and waiting.
+struct MemOp {
+  u32 operation;
+  u64 address;
+  u64 value;
+  u32 flags;
+  u64 alias, pad;
+};
+static_assert(sizeof(MemOp) == 48);
+
+// A word of the device's or of pinned memory.
+u32* word_at(u64 at) {
+  if (at & kDevice) return reinterpret_cast<u32*>(device_bytes(at, 4));
+  std::lock_guard lock(mutex);
+  return reinterpret_cast<u32*>(within(pinned_memory, reinterpret_cast<char*>(at), 4));
+}
+
+void operate(u32* word, const MemOp& op) {
+  constexpr u32 kWrite = 2, kGreaterEqual = 0, kEqual = 1;
+  const u32 value = static_cast<u32>(op.value);
+  if (op.operation == kWrite) {
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    return fake::write(word, value);
+  }
+  for (;;) {
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    const u32 now = fake::read(word);
+    if (op.flags == kGreaterEqual ? now - value < 1u << 31 : op.flags == kEqual ? now == value : now & value) return;
+    std::this_thread::sleep_for(std::chrono::microseconds(5));
+  }
+}
+
 struct Kernel {
   bool rolled;
 };
@@ -149,6 +186,7 @@ int cuGetErrorString(int code, const char** text) {
     case kInvalidContext: *text = "invalid device context"; break;
     case kIllegalAddress: *text = "an illegal memory access was encountered"; break;
     case 719: *text = "unspecified launch failure"; break;
+    case kNotSupported: *text = "operation not supported"; break;
     case 803: *text = "system has unsupported display driver / cuda driver combination"; break;
     default: *text = nullptr; return kInvalidValue;
   }
@@ -267,6 +305,47 @@ int cuStreamSynchronize(void* stream) {
   return entered("cuStreamSynchronize");
 }
 
+int cuStreamQuery(void* stream) {
+  Stream* const found = live<Stream>(streams, stream);
+  if (!found) return kInvalidHandle;
+  if (const int code = entered("cuStreamQuery")) return code;
+  return found->is_empty() ? kOk : kNotReady;
+}
+
+int cuStreamBatchMemOp_v2(void* stream, unsigned count, const MemOp* ops, unsigned flags) {
+  if (const int code = entered("cuStreamBatchMemOp_v2")) return code;
+  if (!number("FAKE_CUDA_MEMOPS", 1)) return kNotSupported;
+  Stream* const on = live<Stream>(streams, stream);
+  if (!on || !count || count > 256 || flags) return kInvalidValue;
+  std::vector<std::pair<u32*, MemOp>> all;
+  for (unsigned i = 0; i < count; ++i) {
+    const bool waits = ops[i].operation == 1, writes = ops[i].operation == 2;
+    u32* const word = word_at(ops[i].address);
+    if (!word || ops[i].address % 4 || !(waits || writes) || ops[i].flags > (waits ? 2 : 1)) return kInvalidValue;
+    all.push_back({word, ops[i]});
+  }
+  on->push([all] {
+    for (const auto& [word, op] : all) operate(word, op);
+  });
+  return kOk;
+}
+
+// Not the driver's: a front's kernel, of so many microseconds.
+int fake_front(void* stream, unsigned us) {
+  Stream* const on = live<Stream>(streams, stream);
+  if (!on) return kInvalidHandle;
+  on->push([us] {
+    ++fake::fronts;
+    std::this_thread::sleep_for(std::chrono::microseconds(us));
+    --fake::fronts;
+  });
+  return kOk;
+}
+
+// Not the driver's: how many units of searches began, and how many of them while a front's kernel was at work.
+u64 fake_begun() { return fake::begun; }
+u64 fake_begun_beside_a_front() { return fake::begun_beside_a_front; }
+
 int cuEventCreate(void** event, unsigned) {
   if (const int code = entered("cuEventCreate")) return code;
   *event = new Event;
@@ -295,6 +374,7 @@ int cuEventRecord(void* event, void* stream) {
   on->push([found, mine] {
     std::lock_guard lock(found->mutex);
     found->passed = mine;
+    found->changed.notify_all();
   });
   return kOk;
 }
@@ -305,6 +385,15 @@ int cuEventQuery(void* event) {
   if (!found) return kInvalidHandle;
   std::lock_guard lock(found->mutex);
   return found->passed == found->recorded ? kOk : kNotReady;
+}
+
+int cuEventSynchronize(void* event) {
+  if (const int code = entered("cuEventSynchronize")) return code;
+  Event* const found = live<Event>(events, event);
+  if (!found) return kInvalidHandle;
+  std::unique_lock lock(found->mutex);
+  found->changed.wait(lock, [found] { return found->passed == found->recorded; });
+  return kOk;
 }
 
 int cuMemAlloc_v2(u64* at, size_t bytes) {
@@ -382,6 +471,7 @@ int cuLaunchKernel(void* kernel, unsigned grid, unsigned grid_y, unsigned grid_z
   if (!on || grid_y * grid_z * block_y * block_z != 1 || block % 32 || block > 1024) return kInvalidValue;
   fake::Launch l{};
   l.rolled = static_cast<Kernel*>(kernel)->rolled, l.blocks = grid, l.threads = block;
+  l.sms = static_cast<u32>(number("FAKE_CUDA_SMS", 2));
   std::memcpy(&l.scan, arguments[0], sizeof l.scan);
   u64 at[5];
   for (int i = 0; i < 5; ++i) std::memcpy(&at[i], arguments[1 + i], sizeof at[i]);
@@ -390,7 +480,7 @@ int cuLaunchKernel(void* kernel, unsigned grid, unsigned grid_y, unsigned grid_z
   l.lanes = reinterpret_cast<ww::gpu::Lane*>(device_bytes(at[0], lanes * sizeof(ww::gpu::Lane)));
   l.account = reinterpret_cast<ww::gpu::Account*>(device_bytes(at[1], sizeof(ww::gpu::Account)));
   l.slots = reinterpret_cast<u64*>(device_bytes(at[2], units * sizeof(u64)));
-  l.flags = reinterpret_cast<u32*>(device_bytes(at[3], 4 * ww::gpu::kFlags * ww::gpu::kFlagStride));
+  l.flags = reinterpret_cast<u32*>(device_bytes(at[3], 4 * ww::gpu::kFlagWords));
   l.hits = reinterpret_cast<u64*>(device_bytes(at[4], l.scan.capacity * sizeof(u64)));
   const bool in_bounds = l.lanes && l.account && l.slots && l.flags && l.hits && l.scan.one == 1 && l.scan.count &&
                          u64{l.scan.first} + l.scan.count <= u64{1} << 32 && (l.rolled || l.scan.versions == 1);

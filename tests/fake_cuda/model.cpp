@@ -71,6 +71,7 @@ class Run {
   void all();
 
  private:
+  bool may_begin(const Unit& unit) const;
   bool step(Unit& unit);
   void leave(const Unit& unit);
   u32 iterations(u64 chunk) const;
@@ -109,6 +110,17 @@ void Run::leave(const Unit& unit) {
   l_.slots[unit.number] = unit.inside && !(finished && random_.one_in(2)) ? ww::gpu::slot_of(unit.chunk, unit.done) : 0;
 }
 
+// Looked at once. Block b is on SM b % sms.
+bool Run::may_begin(const Unit& unit) const {
+  const u32 block = l_.rolled ? unit.number : unit.number * 32 / l_.threads;
+  const int before = fronts.load();
+  const bool wanted = !read(&l_.flags[unit.number % ww::gpu::kFlags * ww::gpu::kFlagStride]) &&
+                      !read(&l_.flags[ww::gpu::kRecall]) && block % l_.sms < l_.scan.sms;
+  begun += wanted;
+  begun_beside_a_front += wanted && before > 0;
+  return wanted;
+}
+
 // False: the unit has left.
 bool Run::step(Unit& unit) {
   const bool flagged = read(&l_.flags[unit.number % ww::gpu::kFlags * ww::gpu::kFlagStride]) != 0;
@@ -130,7 +142,8 @@ void Run::all() {
   std::vector<Unit> units;
   for (u32 i = 0; i < n; ++i) {
     const u64 slot = l_.slots[i];
-    units.push_back({i, slot != 0, slot ? (slot >> 32) - 1 : 0, static_cast<u32>(slot)});
+    const Unit unit{i, slot != 0, slot ? (slot >> 32) - 1 : 0, static_cast<u32>(slot)};
+    if (may_begin(unit)) units.push_back(unit);
   }
   while (!units.empty()) {
     const size_t which = random_.next() % units.size();

@@ -32,7 +32,7 @@ class Machine:
         other._code = _with(self._code, index, _ready(instruction))
         return other
 
-    def launch(self, grid, block, params, memory, *, shared=0, seed=0, at=None, limit=10**7):
+    def launch(self, grid, block, params, memory, *, shared=0, seed=0, at=None, limit=10**7, on=lambda block: block):
         """Runs to the end; how often each instruction was issued, by its index in `kernel.code`.
 
         grid, block: blocks and threads, one number or up to three.
@@ -41,6 +41,7 @@ class Machine:
         seed: of the order in which warps take their turns.
         at: {clock: function}, called as soon as so many instructions were issued; `clock` counts them.
         limit: a Fault beyond so many.
+        on: the SM of each block, by its number in the grid.
         """
         shape = [(n,) if isinstance(n, int) else tuple(n) for n in (grid, block)]
         grid, block = (dims + (1,) * (3 - len(dims)) for dims in shape)
@@ -49,7 +50,8 @@ class Machine:
         self._at = sorted((at or {}).items(), key=lambda item: item[0], reverse=True)
         size = max(self.kernel.shared, SHARED_BASE) + shared
         numbers = [(x, y, z) for z in range(grid[2]) for y in range(grid[1]) for x in range(grid[0])]
-        warps = [warp for number in numbers for warp in Block(self, number, block, size).warps]
+        blocks = [Block(self, number, block, size, on(k)) for k, number in enumerate(numbers)]
+        warps = [warp for one in blocks for warp in one.warps]
         order = random.Random(seed)
         while warps := [warp for warp in warps if warp.alive]:
             ready = [warp for warp in warps if warp.at]
@@ -129,7 +131,8 @@ def _with(items, index, item):
 
 
 class Block:
-    def __init__(self, machine, number, shape, shared):
+    def __init__(self, machine, number, shape, shared, sm=0):
+        self.sm = sm
         self.machine, self.number = machine, [np.array([n], U32) for n in number]
         self.shared = Memory()
         if shared > SHARED_BASE:

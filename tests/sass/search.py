@@ -9,7 +9,7 @@ from sass.memory import Memory
 from wattwork._search_numpy import INIT, ROUND
 
 M32 = (1 << 32) - 1
-FLAGS, FLAG_WORDS = 16, 16 * 32
+FLAGS, RECALL, FLAG_WORDS = 16, 16 * 32, 17 * 32
 
 
 class Scan(ctypes.Structure):
@@ -23,6 +23,7 @@ class Scan(ctypes.Structure):
         ("target_top", ctypes.c_uint32),
         ("capacity", ctypes.c_uint32),
         ("one", ctypes.c_uint32),
+        ("sms", ctypes.c_uint32),
     )
 
 
@@ -74,11 +75,11 @@ class Search:
     def _header(self, number, nonce):
         return self.work.header_with(nonce=nonce, version=self.work.version_at(number))
 
-    def launch(self, *, budget=0, **options):
-        """One launch of the kernel; `options` are Machine.launch's."""
+    def launch(self, *, budget=0, sms=M32, **options):
+        """One launch of the kernel, on the SMs below `sms`; `options` are Machine.launch's."""
         tail = struct.unpack(">3I", self._header(0, 0)[64:76])
         top = self.work.target >> 224
-        scan = Scan(self.count, budget, self.first, self.chunk, self.versions, tail, top, self.capacity, 1)
+        scan = Scan(self.count, budget, self.first, self.chunk, self.versions, tail, top, self.capacity, 1, sms)
         return self.machine.launch(*self.shape, [scan, *self._pointers], self.memory, **options)
 
     @property

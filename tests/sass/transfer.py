@@ -60,6 +60,7 @@ SPECIAL = {
     "SR_GTMASK": _lanes_where(lambda k, lane: k > lane),
     "SR_GEMASK": _lanes_where(lambda k, lane: k >= lane),
     "SR_CgaCtaId": lambda warp: np.zeros(1, U32),  # a cluster of one block
+    "SR_VIRTUALSMID": lambda warp: np.array([warp.block.sm], U32),
     "SR_CLOCKLO": lambda warp: np.array([warp.machine.clock & ALL], U32),
     "SRZ": lambda warp: np.zeros(1, U32),
 }
