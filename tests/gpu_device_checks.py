@@ -13,7 +13,7 @@ import pytest
 from backs import moves, wait_until
 
 import wattwork as ww
-from wattwork import bounds, measure
+from wattwork import bounds, comparison, workbench
 from wattwork.data import mainnet_header
 from wattwork.device import MODES
 from wattwork.engines import ModelConfig
@@ -227,9 +227,9 @@ def refusals():
 
 def compare():
     """The main job from idle to mixed on a GPU."""
-    measure.make_engine = lambda config, **options: loaded(config, options)
-    measure.Job = FencedJob
-    report = measure.compare("cuda:0", seconds=0.4, watts=100.0)
+    workbench.make_engine = lambda config, **options: loaded(config, options)
+    workbench.Job = FencedJob
+    report = comparison.compare("cuda:0", seconds=0.4, meter=Meter(device="cuda:0", watts=100.0))
     assert [phase.mode for phase in report.phases] == ["idle", "hash", "infer", "infer", "mixed"]
     mixed = report.phase("mixed")
     assert mixed.hashes > 0

@@ -213,7 +213,7 @@ def test_inference_is_offered_evenly(device):
 
 
 def test_a_short_ladder_for_real():
-    report = ladder(levels=2, seconds=0.2, repeats=2, watts=30.0, threads=2)
+    report = ladder(levels=2, seconds=0.2, repeats=2, meter=ww.Meter(watts=30.0), threads=2)
     assert [(level.mode, level.target) for level in report.ladder] == [
         ("hash", 1.0), ("hash", 0.5), ("infer", 1.0), ("infer", 0.5), ("idle", 0.0),
     ]  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wattwork import defaults
-from wattwork.cli_measuring import add_ladder, add_measuring, add_switches, reported
+from wattwork.cli_measuring import add_ladder, add_measuring, add_switches, meter_of, reported
 from wattwork.engines.base import CPU_MODELS
 from wattwork.errors import WattworkError
 from wattwork.outfile import check_writable
@@ -220,8 +220,8 @@ def _compare(args: argparse.Namespace) -> int:
         from wattwork.comparison import compare
 
         return compare(
-            args.device, model=args.model, seconds=args.seconds, threads=args.threads, watts=args.watts, load=args.load,
-            progress=progress,
+            args.device, model=args.model, seconds=args.seconds, threads=args.threads, meter=meter_of(args),
+            load=args.load, progress=progress,
         )  # fmt: skip
 
     def show(report: Report) -> None:

@@ -16,6 +16,7 @@ from wattwork.engines.base import CPU_MODELS, PRESETS
 from wattwork.outfile import check_writable
 
 if TYPE_CHECKING:
+    from wattwork.meters import Meter
     from wattwork.method import Progress
     from wattwork.report import Report
 
@@ -28,9 +29,22 @@ def add_measuring(parser: argparse.ArgumentParser) -> None:
     models = f"one of {', '.join(CPU_MODELS)}, on a GPU of {', '.join(PRESETS)} (default: %(default)s)"
     option("--model", metavar="NAME", default=defaults.MODEL, help=models)
     option("--threads", type=int, metavar="N", help="workers of the CPU (default: the CPUs this process may use)")
+    sources = "auto, rapl, nvml, estimate, or a sum as rapl+nvml (default: auto, the best there is)"
+    option("--meter", metavar="SOURCE", help=sources)
     option("--watts", type=float, metavar="W", help="your own reading of the device's power, in watts")
+    log = "the log that a wall plug's meter writes meanwhile (columns: time and watts, joules or kwh)"
+    option("--meter-csv", type=Path, metavar="FILE", help=log)
     option("--json", type=Path, metavar="FILE", help="write the report there, too ('-': to standard output)")
     option("--quiet", action="store_true", help="show neither progress nor tables")
+
+
+def meter_of(args: argparse.Namespace) -> Meter | None:
+    """The meter that was asked for; None: none was, and the device takes its own."""
+    if args.meter is None and args.watts is None and args.meter_csv is None:
+        return None
+    from wattwork.meters import Meter
+
+    return Meter(args.meter or "auto", device=args.device, watts=args.watts, csv=args.meter_csv)
 
 
 def add_ladder(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -84,7 +98,7 @@ def _ladder(args: argparse.Namespace) -> int:
         check_plot(args.plot)
         report = ladder(
             args.device, mode=args.mode, levels=args.levels, repeats=args.repeats, by=args.by, model=args.model,
-            seconds=seconds if args.seconds is None else args.seconds, threads=args.threads, watts=args.watts,
+            seconds=seconds if args.seconds is None else args.seconds, threads=args.threads, meter=meter_of(args),
             progress=progress,
         )  # fmt: skip
         if args.csv is not None:
@@ -107,8 +121,8 @@ def _switches(args: argparse.Namespace) -> int:
         from wattwork.switch_costs import measure_switches
 
         return measure_switches(
-            args.device, repeats=args.repeats, model=args.model, threads=args.threads, watts=args.watts, seed=args.seed,
-            progress=progress,
+            args.device, repeats=args.repeats, model=args.model, threads=args.threads, meter=meter_of(args),
+            seed=args.seed, progress=progress,
         )  # fmt: skip
 
     def show(report: Report) -> None:

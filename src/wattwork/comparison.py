@@ -14,6 +14,7 @@ from wattwork.device import Device
 from wattwork.engines import preset
 from wattwork.errors import WattworkError
 from wattwork.load import check_window
+from wattwork.meters import Meter
 from wattwork.method import Progress, measure, ticker
 from wattwork.report import Mode, PhaseResult, Proof, Report
 from wattwork.trace import Trace, fit_to_context, packaged_trace, prompt_token_ids, size_trace
@@ -33,7 +34,7 @@ def compare(
     model: str = defaults.MODEL,
     seconds: float = defaults.SECONDS,
     threads: int | None = None,
-    watts: float | None = None,
+    meter: Meter | None = None,
     load: float = defaults.LOAD,
     progress: Progress = lambda step, share: None,
 ) -> Report:
@@ -41,12 +42,13 @@ def compare(
 
     Each is measured as `method.measure` does it, in one window, so without intervals of repeats.
     `name`: "cpu", or a GPU: "cuda:0" is the first. `model`: a preset's name (dummy weights). `threads`: workers of a
-    CPU (None: those this process may use). `watts`: the operator's own reading, in place of a meter. `load`: share of
-    the engine's prompt capacity that the trace offers. A window with a trace lasts until its last request has ended.
+    CPU (None: those this process may use). `meter`: where the joules come from (None: the device's own choice).
+    `load`: share of the engine's prompt capacity that the trace offers. A window with a trace lasts until its last
+    request has ended.
     InvalidInput names an argument that cannot be; DeviceError and MeterError say what is not here.
     """
     check_window(seconds, load)
-    with workbench(name, model=model, threads=threads, watts=watts, progress=progress) as bench:
+    with workbench(name, model=model, threads=threads, meter=meter, progress=progress) as bench:
         device, report = bench.device, bench.report
         progress("proof: a known nonce, found again", None)
         report.proof = prove(threads=threads, device=name)

@@ -24,6 +24,7 @@ from wattwork.knobs import Duty, Knob, Rate, Threads
 from wattwork.levels import Level, Unit
 from wattwork.load import SHORT_TOKENS, check_window
 from wattwork.machine import check_threads
+from wattwork.meters import Meter
 from wattwork.method import Progress, both, check_repeats, ticker, unsteady, warm_up
 from wattwork.report import PhaseResult, Report
 from wattwork.trust import doubts
@@ -53,7 +54,7 @@ def ladder(
     by: By = "duty",
     model: str = defaults.MODEL,
     threads: int | None = None,
-    watts: float | None = None,
+    meter: Meter | None = None,
     progress: Progress = lambda step, share: None,
 ) -> Report:
     """The report of a device whose `ladder` holds the levels of hashing, then of inference, then active idle.
@@ -65,7 +66,7 @@ def ladder(
     _check(name, mode=mode, levels=levels, seconds=seconds, by=by, threads=threads)
     steps = Ladder(levels, seconds, check_repeats(repeats), progress)
     needed = model if mode != "hash" else None
-    with workbench(name, model=needed, threads=threads, watts=watts, progress=progress) as bench:
+    with workbench(name, model=needed, threads=threads, meter=meter, progress=progress) as bench:
         device, report = bench.device, bench.report
         report.device["hashing_by"] = by if mode != "infer" else None
         if mode != "infer" and by == "duty":

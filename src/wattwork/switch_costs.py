@@ -16,7 +16,7 @@ from wattwork.errors import InvalidInput
 from wattwork.figures import SEED, figure
 from wattwork.levels import Figure, SwitchCost
 from wattwork.load import SHORT_TOKENS
-from wattwork.meters import Energy
+from wattwork.meters import Energy, Meter
 from wattwork.method import Progress, check_repeats
 from wattwork.report import Mode, Report, Switch
 from wattwork.workbench import workbench
@@ -95,13 +95,13 @@ def measure_switches(
     repeats: int = defaults.SWITCH_REPEATS,
     model: str = defaults.MODEL,
     threads: int | None = None,
-    watts: float | None = None,
+    meter: Meter | None = None,
     seed: int = SEED,
     progress: Progress = lambda step, share: None,
 ) -> Report:
     """The report of a device whose `switch_costs` are those above. Arguments as `compare` takes them."""
     check_repeats(repeats)
-    with workbench(name, model=model, threads=threads, watts=watts, progress=progress) as bench:
+    with workbench(name, model=model, threads=threads, meter=meter, progress=progress) as bench:
         bench.report.switch_costs += switch_costs(bench.device, repeats=repeats, seed=seed, progress=progress)
     return bench.report
 

@@ -29,14 +29,13 @@ class Workbench:
 
 @contextmanager
 def workbench(
-    name: str, *, model: str | None, threads: int | None, watts: float | None, progress: Progress
+    name: str, *, model: str | None, threads: int | None, meter: Meter | None, progress: Progress
 ) -> Iterator[Workbench]:
     """The device of that name, with a job on a real mainnet header and, with a `model`, its engine; cleared at the end.
 
-    `threads`: workers (None: the CPUs this process may use). `watts`: the operator's own reading, in place of a meter.
+    `threads`: workers (None: the CPUs this process may use). `meter`: as `Device` takes it.
     """
     config = preset(model) if model is not None else None
-    meter = None if watts is None else Meter(device=name, watts=watts)
     with Device(name, threads=threads, meter=meter) as device, ExitStack() as stack:
         job = Job(Work.from_header(mainnet_header(MAINNET_HEIGHTS[-1])), device=name)
         engine = None
