@@ -18,8 +18,8 @@ from seeds import FRESH_SEED
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.core  # a compiler is needed, as for the core
 COMPILE = ["c++", "-std=c++20", "-O2", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror", "-shared", "-fPIC"]
-
-
+# What is defined there is meant there, also where the process has the core, which defines the same.
+COMPILE += ["-Wl,-Bsymbolic", "-fno-gnu-unique"]
 HOST_SIDE = ("fence.cpp", "gpu.cpp", "sweep.cpp", "workspace.cpp")  # of csrc/cuda
 
 
