@@ -7,23 +7,27 @@ from pathlib import Path
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 
-CODE = re.findall(r"```python\n(.*?)```", README, re.S)
+PROFILE, SCREEN, SCHEDULER = re.findall(r"```python\n(.*?)```", README, re.S)
 
 
-def test_its_screen_of_python_runs_and_prints_what_it_says():
-    code, _ = CODE
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    first, tokens, phase = run.stdout.splitlines()
+def printed(code, folder):
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+def test_its_profile_is_of_the_asic_it_names(tmp_path):
+    assert printed(PROFILE, tmp_path) == "published 3500.0\n"
+
+
+def test_its_screen_of_python_runs_and_prints_what_it_says(tmp_path):
+    first, tokens, phase = printed(SCREEN, tmp_path).splitlines()
     assert first.startswith("[2083236893] ")
     assert len(eval(tokens)) == 8
     assert phase.split()[2] in ("counter", "estimated")
 
 
 def test_its_scheduler_does_what_it_prints(tmp_path):
-    _, code = CODE
-    command = [sys.executable, "-c", code]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120)
-    assert run.stdout.splitlines() == ["8 finished False", "4", "True cancelled", "2 1", "2"]
+    assert printed(SCHEDULER, tmp_path).splitlines() == ["8 finished False", "4", "True cancelled", "2 1", "2"]
 
 
 def test_the_commands_it_names_exist():
