@@ -4,6 +4,7 @@ import itertools
 import math
 import os
 import random
+import threading
 
 # Intel's usual unit, 2^-14 J, as the kernel holds it in nanojoules; and what it then gives as the counter's range.
 UNIT_NJ = 61035
@@ -16,6 +17,7 @@ class FakeClock:
     def __init__(self):
         self.t = 1000.0
         self.listeners = []
+        self._moving = threading.RLock()
         self.tick_s = 1e-5
         self.wall_ahead_s = 1.7e9  # of this time; a test that sets the wall clock moves it
 
@@ -27,9 +29,10 @@ class FakeClock:
         return self.t + self.wall_ahead_s
 
     def sleep(self, seconds):
-        self.t += seconds
-        for listener in self.listeners:
-            listener(self.t)
+        with self._moving:  # what moves with the time has moved before anybody goes on
+            self.t += seconds
+            for listener in self.listeners:
+                listener(self.t)
 
 
 class Zone:

@@ -45,6 +45,7 @@ class CounterSource:
         """`helper=False` starts no thread; then `poll()` must be called as the thread would."""
         self.name = name
         self.counters = tuple(counters)
+        self._reads = tuple(counter.read for counter in self.counters)
         self.period_s: float | None = max(c.cadence.period_s for c in self.counters)
         self._clock = clock or Clock()
         self._helper = helper
@@ -74,7 +75,7 @@ class CounterSource:
             self._open += 1
             self._begun_s = t_s
             token = _Token(self, t_s, read_s, [track.begin() for track in self._tracks], self._blind_s, error)
-            if self._helper and (self._thread is None or not self._thread.is_alive()):
+            if self._helper and self._thread is None:
                 self._start_helper()
         return token
 
@@ -126,17 +127,15 @@ class CounterSource:
     def _read(self) -> tuple[float, float]:
         """Bring the tracks up to now: (time, how long reading took). Raises before anything is changed."""
         before_s = self._clock.now()
-        raw = [counter.read() for counter in self.counters]
+        raw = [read() for read in self._reads]
         after_s = self._clock.now()
         t_s = (before_s + after_s) / 2
         if self._open == 0 and before_s >= self._idle_from_s:
             self._last_s = None
             for track in self._tracks:
                 track.forget()
-        blind = False
-        for track, raw_uj in zip(self._tracks, raw, strict=True):
-            blind |= track.observe(before_s, after_s, raw_uj)
-        if blind and self._last_s is not None:
+        blind = [track.observe(before_s, after_s, raw_uj) for track, raw_uj in zip(self._tracks, raw, strict=True)]
+        if self._last_s is not None and True in blind:
             self._blind_s += t_s - self._last_s
         self._last_s = t_s
         return t_s, after_s - before_s

@@ -33,7 +33,7 @@ The calibration of the sensor is not in it, for no counter tells it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from wattwork.meters.track import Edge, Slope, Start, Track
 
@@ -44,8 +44,7 @@ FIT = 1.5  # a fit over that many points moves by up to half of what each is off
 NEAR = 1.5  # periods from a window's end to the update next to it; farther off, that one is not the next
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """One counter's share of a window."""
 
     joules: float
@@ -57,7 +56,8 @@ class Part:
 
 def part(track: Track, start: Start, begin_s: float, end_s: float, read_s: float) -> Part:
     """What the counter says of the window, up to the last read. `read_s`: how long the reads at its ends took."""
-    return _aligned(track, start, begin_s, end_s, read_s) or _unaligned(track, start, end_s - begin_s, read_s)
+    seen = _aligned(track, start, begin_s, end_s, read_s) if start.edges else None
+    return seen or _unaligned(track, start, end_s - begin_s, read_s)
 
 
 def _aligned(track: Track, start: Start, begin_s: float, end_s: float, read_s: float) -> Part | None:
@@ -70,7 +70,7 @@ def _aligned(track: Track, start: Start, begin_s: float, end_s: float, read_s: f
     if not begin or not end or max(before_s, after_s) > NEAR * period_s:
         return None
     joules = (last.total_uj - first.total_uj) * 1e-6 + begin.watts * before_s + end.watts * after_s
-    most_w = max(2 * joules / (end_s - begin_s), *track.powers_w)
+    most_w = max(2 * joules / (end_s - begin_s), track.highest_w)
     within = [edge for edge in track.edges if edge.late_s > begin_s]
     scatter = _scatter(within if len(within) >= ENOUGH else track.edges, unit_uj)
     half_j, swing_j = 2e-6 * unit_uj, 0.0
@@ -105,7 +105,7 @@ def _unaligned(track: Track, start: Start, seconds: float, read_s: float) -> Par
     cadence = track.counter.cadence
     joules = (track.total_uj - start.total_uj) * 1e-6
     mean_w = joules / seconds if seconds > 0 else 0.0
-    highest_w = max(track.powers_w)
+    highest_w = track.highest_w
     few = seconds < FEW_UPDATES * track.period_s
     edge_w = 2 * max(mean_w, highest_w) if few else max(2 * mean_w, highest_w)
     half_j = edge_w * (WORST_LAG * track.period_s + read_s / 2) + 2e-6 * cadence.unit_uj

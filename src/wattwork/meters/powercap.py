@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import re
+import time
 import weakref
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from wattwork.errors import MeterError
@@ -21,6 +23,7 @@ from wattwork.meters.track import Counter
 DEFAULT_ROOT = "/sys/class/powercap"
 # Above the peaks of any one package sold (the largest sockets of 2025 are specified at 500 to 600 W).
 MAX_PACKAGE_W = 1000.0
+STANDS_S = 0.05  # no counter stands still for so long, unless its device does
 _ZONE = re.compile(r"intel-rapl:(\d+)(?::(\d+))?")
 
 
@@ -95,19 +98,31 @@ def modulus_uj(range_uj: int, readings_uj: tuple[int, ...]) -> int:
 
 
 class Reader:
-    """A number in a file, read again and again: it stays open, and is opened anew should its name mean another now."""
+    """A number in a file, read again and again: it stays open, and is opened anew should its name mean another now.
+
+    Only a number that stood still is doubted: at once whether the file has still a name, and after a while whether it
+    is the same one. One of sysfs never: there, a zone that is gone fails to be read.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._descriptor = self._inode = -1
+        self._doubted, self._last, self._moved_s = True, b"", 0.0
         self._finalizer: weakref.finalize[..., Reader] | None = None
 
     def __call__(self) -> int:
         """MeterError with a sentence where it cannot be read."""
         try:
-            if os.stat(self._path).st_ino != self._inode:
+            if self._descriptor < 0:
                 self._open()
-            return int(os.pread(self._descriptor, 32, 0))
+            text = os.pread(self._descriptor, 32, 0)
+            if text != self._last:
+                self._moved_s = time.monotonic()
+            elif self._doubted and self._is_another():
+                self._open()
+                text = os.pread(self._descriptor, 32, 0)
+            self._last = text
+            return int(text)
         except PermissionError:
             raise MeterError(
                 f"{self._path} may be read by root only: run as root, or allow it with "
@@ -120,13 +135,31 @@ class Reader:
             self._close()  # a zone that is gone says ENODEV for ever
             raise MeterError(f"the energy counter {self._path} cannot be read ({error}).") from None
 
+    def _is_another(self) -> bool:
+        if not os.fstat(self._descriptor).st_nlink:
+            return True
+        if time.monotonic() < self._moved_s + STANDS_S:
+            return False
+        self._moved_s = time.monotonic()
+        return os.stat(self._path).st_ino != self._inode
+
     def _open(self) -> None:
         self._close()
         self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         self._finalizer = weakref.finalize(self, os.close, self._descriptor)
-        self._inode = os.fstat(self._descriptor).st_ino
+        opened = os.fstat(self._descriptor)
+        self._inode, self._doubted = opened.st_ino, opened.st_dev != _sysfs()
 
     def _close(self) -> None:
         if self._finalizer is not None:
             self._finalizer()
-        self._finalizer, self._descriptor, self._inode = None, -1, -1
+        self._finalizer, self._descriptor = None, -1
+
+
+@cache
+def _sysfs() -> int:
+    """The device that /sys is; -1 where there is none."""
+    try:
+        return os.stat("/sys/class").st_dev
+    except OSError:
+        return -1

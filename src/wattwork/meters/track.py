@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from wattwork.meters.cadence import Cadence
 
@@ -35,8 +36,7 @@ class Counter:
     look_s: float | None = None  # fixed time between looks, where each look is itself a sample; None: by the cadence
 
 
-@dataclass(frozen=True, slots=True)
-class Edge:
+class Edge(NamedTuple):
     """An update: between these two times the counter came to show `total_uj`."""
 
     early_s: float
@@ -52,8 +52,7 @@ class Edge:
         return self.late_s - self.early_s
 
 
-@dataclass(frozen=True, slots=True)
-class Slope:
+class Slope(NamedTuple):
     """Mean power between two edges, and how far it can be off for their widths and the counter's unit."""
 
     watts: float
@@ -76,7 +75,7 @@ class Start:
     total_uj: int
     missed_uj: int
     updates: int
-    edges: list[Edge] = field(default_factory=list)
+    edges: list[Edge]
 
 
 class Track:
@@ -90,7 +89,8 @@ class Track:
         self.missed_uj = 0  # that may have wrapped away unseen, summed
         self.updates = 0
         self.edges: deque[Edge] = deque(maxlen=EDGES if self.followed else 1)
-        self.powers_w: deque[float] = deque([counter.cadence.watts], MEMORY)  # from edge to edge
+        self.highest_w = counter.cadence.watts  # of these:
+        self._powers_w: deque[float] = deque([self.highest_w], MEMORY)  # from edge to edge
         self._young: list[Start] = []
         self._raw_uj: int | None = None
         self._read_s = 0.0  # when it was last read, the read's begin
@@ -113,8 +113,9 @@ class Track:
                 delta_uj += counter.modulus_uj
             self.total_uj += delta_uj
             possible_uj = counter.max_w * (after_s - self._read_s) * 1e6 - delta_uj
-            missed_uj = max(0, int(possible_uj // counter.modulus_uj)) * counter.modulus_uj
-            self.missed_uj += missed_uj
+            if possible_uj >= counter.modulus_uj:
+                missed_uj = int(possible_uj // counter.modulus_uj) * counter.modulus_uj
+                self.missed_uj += missed_uj
             if delta_uj:
                 self._moved(Edge(max(self._read_s, before_s - self.period_s), after_s, self.total_uj))
         self._raw_uj, self._read_s = raw_uj, before_s
@@ -122,14 +123,14 @@ class Track:
 
     def begin(self) -> Start:
         """A window begins at the last read."""
-        start = Start(self.total_uj, self.missed_uj, self.updates)
+        start = Start(self.total_uj, self.missed_uj, self.updates, [])
         if self.followed:
             self._young.append(start)
         return start
 
     def end(self, start: Start) -> None:
         """It ends."""
-        if start in self._young:
+        if self._young and start in self._young:
             self._young.remove(start)
 
     def wait_s(self, now_s: float, age_s: float) -> float:
@@ -154,6 +155,7 @@ class Track:
             self._young = [start for start in self._young if len(start.edges) < 2]
         slope = Slope.between(self.edges[-1], edge, self.counter.cadence.unit_uj) if self.edges else None
         if slope:
-            self.powers_w.append(slope.watts)
+            self._powers_w.append(slope.watts)
+            self.highest_w = max(self._powers_w)
         if slope or not self.edges or self.followed:  # else the next one is farther from it, and says more
             self.edges.append(edge)
