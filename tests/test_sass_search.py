@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from headers import sha256d
+from sass.fault import Fault
 from sass.search import Search
 from sass.toolchain import KERNELS, TOOLS, built, needs_tools
 from seeds import FRESH_SEED
@@ -163,7 +164,10 @@ def test_one_wrong_instruction_in_the_hash_is_seen(kernels, kind, count, version
     for index, instruction in rng.sample(edits, 8):
         changed = search()
         changed.machine = machine.edited(index, instruction)
-        changed.launch(limit=100_000)
+        try:
+            changed.launch(limit=100_000)
+        except Fault:  # it was of an address: seen, too
+            continue
         assert changed.found() != right, f"{index}: {machine.kernel.code[index]} and {instruction}"
 
 
