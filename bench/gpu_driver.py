@@ -16,7 +16,7 @@ from typing import Any
 KERNELS = Path(__file__).resolve().parents[1] / "kernels"
 U32, U64 = ctypes.c_uint32, ctypes.c_uint64
 FLAGS, FLAG_STRIDE = 16, 32  # kFlags, kFlagStride
-FLAG_WORDS = (FLAGS + 1) * FLAG_STRIDE  # with the recall word's line
+FLAG_WORDS = FLAGS * FLAG_STRIDE
 ALL_SMS = 2**32 - 1
 
 # FIPS 180-4, 4.2.2: the first 32 bits of the fractional parts of the cube roots of the first 64 primes.
@@ -35,6 +35,7 @@ class Scan(ctypes.Structure):
     _fields_ = (
         ("count", U64),
         ("budget", U64),
+        ("recall", U64),
         ("first", U32),
         ("chunk", U32),
         ("versions", U32),
@@ -57,7 +58,8 @@ class Scan(ctypes.Structure):
         capacity: int,
         budget: int = 0,
     ) -> "Scan":
-        return cls(len(span), budget, span.start, chunk, versions, tail_of(header), target >> 224, capacity, 1, ALL_SMS)
+        where = (len(span), budget, 0, span.start, chunk, versions)  # a Search brings the recall word
+        return cls(*where, tail_of(header), target >> 224, capacity, 1, ALL_SMS)
 
 
 class Lane(ctypes.Structure):
@@ -267,6 +269,8 @@ class Search:
             flags = gpu.buffer(4 * FLAG_WORDS)
             self._own.append(flags)
         self.flags = flags
+        self._recall_here, recall = gpu.mapped(4)
+        scan.recall = recall.value
         self._args = (scan, self._lanes, self._account, self._slots, self.flags, self._hits)
 
     def begin(self, stream: ctypes.c_void_p | None = None) -> None:
@@ -297,3 +301,4 @@ class Search:
 
     def close(self) -> None:
         self.gpu.free(*self._own)
+        self.gpu("cuMemFreeHost", self._recall_here)

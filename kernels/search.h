@@ -9,7 +9,7 @@
 // counted from `first`, and cut off at `count` and `versions`. spans = ceil(count / chunk).
 //
 // A unit leaves when nothing is left to claim, when its flag is not 0, or when its budget of cycles is spent; at its start
-// also when the recall word is not 0, or when it is on an SM that the search may not use. It then notes in its slot which
+// also when the word at Scan::recall is not 0, or when it is on an SM that the search may not use. It then notes in its slot which
 // chunk it is in and how many of its iterations are done, or 0. An iteration that was broken off counts as not done. So
 // at any launch's end, what was tested is exact:
 //   chunks below `next`, but of each slot's chunk only the first `done` iterations.
@@ -30,13 +30,13 @@ typedef unsigned long long u64;
 
 constexpr u32 kFlags = 16;      // copies of the flag: unit u polls that of u % kFlags
 constexpr u32 kFlagStride = 32;  // in words: each has a line of the L2 cache to itself
-constexpr u32 kRecall = kFlags * kFlagStride;  // where the recall word is, in a line of its own, too
-constexpr u32 kFlagWords = kRecall + kFlagStride;
+constexpr u32 kFlagWords = kFlags * kFlagStride;
 
 // By value.
 struct Scan {
   u64 count;        // nonces: 1 to 2^32
   u64 budget;       // cycles of the SM's clock after which a unit leaves; 0: no such end
+  const u32* recall;  // in the host's memory, so that the CPU writes it without the driver
   u32 first;        // nonce
   u32 chunk;        // iterations of a whole chunk; there are fewer than 2^32 - 1 chunks
   u32 versions;     // of `lanes`; plain: 1

@@ -17,6 +17,16 @@ __device__ __forceinline__ u32 load_flag(const u32* flag) {
   return x;
 }
 
+// Of the host's memory, at the system's scope: a word that the CPU wrote before it opened a gate is seen by the units of
+// the launch that passed there. (They are started after the gate was read, and their reads go the same way.)
+__device__ __forceinline__ u32 load_recall(const u32* recall) {
+  u32 x = 0;
+#if !defined(WW_NO_POLL)
+  asm volatile("ld.relaxed.sys.global.u32 %0, [%1];" : "=r"(x) : "l"(recall) : "memory");
+#endif
+  return x;
+}
+
 __device__ __forceinline__ u32 sm_number() {
   u32 x;
   asm("mov.u32 %0, %%smid;" : "=r"(x));
@@ -29,18 +39,20 @@ struct Common {
   const Lane* lanes;
   Account* account;
   u64* slots;
-  const u32 *flag, *recall;
+  const u32* flag;
   u64* hits;
   u64 deadline;  // by the SM's clock
   Powers powers;
   u32 number;  // of the unit
+  const u32& recalled;  // when the block began: one thread reads across the bus for all
 
-  __device__ Common(const Scan& s, const Lane* l, Account* a, u64* slot, const u32* flags, u64* h, u32 unit)
-      : scan(s), lanes(l), account(a), slots(slot), flag(flags + unit % kFlags * kFlagStride), recall(flags + kRecall),
-        hits(h), deadline(s.budget ? clock64() + s.budget : ~u64{0}), powers(powers_of(s.one)), number(unit) {}
+  __device__ Common(const Scan& s, const Lane* l, Account* a, u64* slot, const u32* flags, u64* h, u32 unit,
+                    const u32& recall)
+      : scan(s), lanes(l), account(a), slots(slot), flag(flags + unit % kFlags * kFlagStride), hits(h),
+        deadline(s.budget ? clock64() + s.budget : ~u64{0}), powers(powers_of(s.one)), number(unit), recalled(recall) {}
 
   __device__ u64 slot() const { return slots[number]; }
-  __device__ bool unwanted() const { return (load_flag(flag) | load_flag(recall)) != 0 || sm_number() >= scan.sms; }
+  __device__ bool unwanted() const { return (load_flag(flag) | recalled) != 0 || sm_number() >= scan.sms; }
   __device__ bool late() const {
 #if defined(WW_NO_POLL)
     return false;
@@ -159,10 +171,11 @@ extern "C" __global__ void __launch_bounds__(1024)
     search_plain(const __grid_constant__ Scan scan, const Lane* lanes, Account* account, u64* slots, const u32* flags,
                  u64* hits) {
   __shared__ Fixed fixed;
-  if (threadIdx.x == 0) fixed = fixed_of(scan.tail, *lanes);
+  __shared__ u32 recalled;
+  if (threadIdx.x == 0) fixed = fixed_of(scan.tail, *lanes), recalled = load_recall(scan.recall);
   __syncthreads();
   const u32 number = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
-  Plain unit({scan, lanes, account, slots, flags, hits, number}, fixed);
+  Plain unit({scan, lanes, account, slots, flags, hits, number, recalled}, fixed);
   walk(unit, scan);
 }
 
@@ -170,8 +183,9 @@ extern "C" __global__ void __launch_bounds__(1024)
     search_rolled(const __grid_constant__ Scan scan, const Lane* lanes, Account* account, u64* slots, const u32* flags,
                   u64* hits) {
   __shared__ RolledShared shared;
-  if (threadIdx.x == 0) shared.tail = tail_of(scan.tail);
+  __shared__ u32 recalled;
+  if (threadIdx.x == 0) shared.tail = tail_of(scan.tail), recalled = load_recall(scan.recall);
   __syncthreads();
-  Rolled unit({scan, lanes, account, slots, flags, hits, blockIdx.x}, shared);
+  Rolled unit({scan, lanes, account, slots, flags, hits, blockIdx.x, recalled}, shared);
   walk(unit, scan);
 }

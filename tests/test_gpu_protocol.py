@@ -4,7 +4,8 @@ Flags are raised and lowered and budgets end at any moment, and launches follow 
 what the account and the slots say was tested is what was tested, each hit reported once; at the end, every pair once.
 
 The fence, too: csrc/cuda's own launches, gates and recalls, with the streams of two fronts and a CPU that stops and
-goes on, interleaved at random. The same, and no unit begins while a front's kernels run, and nothing waits for ever.
+goes on, interleaved at random. The same, and no unit begins while a front's kernels run, and nothing waits for ever:
+also when a front's thread waits for the whole device, and all calls of the driver for that thread.
 """
 
 import ctypes
@@ -90,7 +91,8 @@ def test_no_unit_begins_beside_a_front_in_a_million_interleavings(tmp_path):
     ("right", "wrong"),
     [
         ("? kAnyTime : kAfterAll});\n  wait();", "? kAnyTime : kAfterAll});"),  # no second look at the gates
-        ("  driver().synchronize(signal_);\n  let_pass();", "  let_pass();"),  # passes before the recall is there
+        ("  std::atomic_ref(word(kFronts)).store(1);", ""),  # lets pass, and recalls nothing
+        ("  swap_gates(kShut, kLetPass);", ""),  # recalls, and lets nothing pass
         ("  swap_gates(kLetPass, kShut);", ""),  # and goes on doing so after it
         ("value == kShut && i < kFlags", "i > kFlags"),  # a gate without a flag
         ("if (fronts_[place].depth == 1) write", "write"),  # an inner end opens the gate
@@ -99,3 +101,14 @@ def test_no_unit_begins_beside_a_front_in_a_million_interleavings(tmp_path):
 )
 def test_a_wrong_fence_is_found_out(tmp_path, right, wrong):
     assert fences(changed(tmp_path, "csrc/cuda/fence.cpp", right, wrong), tmp_path, 3_000) is not None
+
+
+@pytest.mark.parametrize(
+    ("path", "right", "wrong"),
+    [
+        ("csrc/cuda/sweep.cpp", "  Watch watch_;", "  Fence& watch_;"),  # only the searching thread looks
+        ("csrc/cuda/fence.cpp", "now_ns - free_ns_ >= patience_ns", "patience_ns < 0"),  # nobody loses patience
+    ],
+)
+def test_a_wait_for_the_whole_device_that_holds_up_the_search_for_ever_is_found_out(tmp_path, path, right, wrong):
+    assert "a deadlock" in (fences(changed(tmp_path, path, right, wrong), tmp_path, 3_000) or "")

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from headers import sha256d
-from sass.search import RECALL, Search
+from sass.fault import Fault
+from sass.search import Search
 from sass.toolchain import KERNELS, TOOLS, built, needs_tools
 from seeds import FRESH_SEED
 
@@ -105,12 +106,12 @@ def test_the_account_is_exact_after_a_flag_a_budget_and_at_the_end(kernels, kind
     assert sorted(search.tested()) == [(v, first + k) for v in range(versions) for k in range(count)]
 
 
-@pytest.mark.parametrize("words", [slice(0, RECALL), RECALL])
+@pytest.mark.parametrize("words", ["flags", "recall"])
 @pytest.mark.parametrize("kind", [plain, rolled])
 def test_a_flag_or_recall_that_is_up_stops_before_anything_is_claimed(kernels, kind, words):
     work = Work.from_header(mainnet_header(0), target=1 << 255)
     search = kind(kernels, work, 0, 64, blocks=2, threads=64, chunk=1)
-    search.flags[words] = 1
+    getattr(search, words)[:] = 1
     search.launch()
     assert (search.account.tolist(), search.slots.any(), search.found()) == ([0, 0], False, [])
 
@@ -163,7 +164,10 @@ def test_one_wrong_instruction_in_the_hash_is_seen(kernels, kind, count, version
     for index, instruction in rng.sample(edits, 8):
         changed = search()
         changed.machine = machine.edited(index, instruction)
-        changed.launch(limit=100_000)
+        try:
+            changed.launch(limit=100_000)
+        except Fault:  # it was of an address: seen, too
+            continue
         assert changed.found() != right, f"{index}: {machine.kernel.code[index]} and {instruction}"
 
 

@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <atomic>
 
+#include "runtime/pool.h"
+
 namespace ww::cuda {
 namespace {
 
-using gpu::kFlags, gpu::kFlagWords, gpu::kRecall, gpu::u32;
+using gpu::kFlags, gpu::kFlagWords, gpu::u32;
 
 constexpr u32 kWait = 1, kWrite = 2;  // CU_STREAM_MEM_OP_WAIT_VALUE_32, ..._WRITE_VALUE_32
 constexpr u32 kBits = 2;              // CU_STREAM_WAIT_VALUE_AND: passes once one of these bits is set
@@ -25,10 +27,11 @@ void operate(const std::vector<MemOp>& ops, Stream stream) {
 
 Fence::Fence(Context context, Stream signal)
     : context_(context), signal_(signal), flags_(make_memory(context, (kFlagWords + 2) * sizeof(u32))),
-      gates_(make_pinned(context, kFronts * sizeof(u32))),
+      here_(make_pinned(context, (kFronts + 1) * sizeof(u32))),
       words_(make_pinned(context, 2 * kFlagWords * sizeof(u32))),
       written_{make_event(context), make_event(context), make_event(context), make_event(context)} {
   for (int i = 0; i < kFronts; ++i) gate(i) = kOpen;
+  word(kFronts) = 0;
   u32* const both = static_cast<u32*>(static_cast<void*>(words_));
   std::fill_n(both, kFlagWords, 0u);
   std::fill_n(both + kFlagWords, kFlagWords, 1u);
@@ -99,27 +102,49 @@ void Fence::write(int place, Gate value, Stream stream) {
     operate(ops, stream);
   } else {
     driver().to_host(&gate(place), flags_ + (kFlagWords + value) * sizeof(u32), sizeof(u32), stream);
-    if (value == kShut) driver().to_device(flags_, words(1), kRecall * sizeof(u32), stream);
+    if (value == kShut) driver().to_device(flags_, words(1), kFlagWords * sizeof(u32), stream);
   }
   driver().record(written_[place], stream);
 }
 
 void Fence::admit(Stream work) {
   if (ordered_) operate(admit_, work);
-  else driver().to_device(flags_, words(0), kRecall * sizeof(u32), work);
+  else driver().to_device(flags_, words(0), kFlagWords * sizeof(u32), work);
 }
 
+void Fence::recall() {
+  std::lock_guard lock(recall_mutex_);
+  hold_back();
+}
+
+// In this order: who passes a gate reads the recall word after that.
+void Fence::hold_back() {
+  std::atomic_ref(word(kFronts)).store(1);
+  swap_gates(kShut, kLetPass);
+}
+
+// Nobody waits for the copy. Units that find no recall begun before it, and their flag is lowered by the launch after
+// theirs; a copy that comes so late that it sends a launch of later away costs no more than that launch.
 void Fence::raise() {
+  recall();
   driver().to_device(flags_, words(1), kFlagWords * sizeof(u32), signal_);
-  driver().synchronize(signal_);
-  let_pass();
 }
-
-void Fence::let_pass() { swap_gates(kShut, kLetPass); }
 
 void Fence::lower() {
+  std::lock_guard lock(recall_mutex_);
   swap_gates(kLetPass, kShut);
-  driver().to_device(flags_ + kRecall * sizeof(u32), words(0), sizeof(u32), signal_);
+  std::atomic_ref(word(kFronts)).store(0);
+  free_ns_ = now_ns();
+}
+
+bool Fence::recalled() const { return std::atomic_ref(word(kFronts)).load() != 0; }
+
+void Fence::look(int64_t now_ns) {
+  const int64_t patience_ns = ordered_ ? std::chrono::nanoseconds(kPatience).count() : 0;
+  std::lock_guard lock(recall_mutex_);
+  const bool busy = occupied();
+  if (!busy) free_ns_ = now_ns;
+  if (recalled() || (busy && now_ns - free_ns_ >= patience_ns)) hold_back();
 }
 
 // Unless a front has written meanwhile.

@@ -3,11 +3,12 @@
 //
 //   gates    one word for each stream with a front, in pinned memory: kOpen, kShut, kLetPass
 //   flag     in all its copies, polled by the units of a launch, which leave when it is not 0 (kernels/search.h)
-//   recall   while not 0, no unit begins
+//   recall   in pinned memory; while not 0, no unit begins
 //
 //   a front     begin: gate = kShut, then flag = 1         end: gate = kOpen
 //   a launch    waits until all gates let it pass, flag = 0, waits again, and only then runs
-//   the CPU     raise: recall = flag = 1, and once that is there, at all gates kShut becomes kLetPass
+//   the CPU     recall: recall = 1, then at all gates kShut becomes kLetPass; both by its own stores
+//               raise: recalls, then flag = 1, for the units that have begun
 //               lower: kLetPass becomes kShut, then recall = 0
 //
 // Nobody lowers a flag but the next launch, so no front's is lost: where it comes before a launch's `flag = 0`, the gate
@@ -16,7 +17,9 @@
 // holds for the launches already queued, too, whoever lowers the flag: their units find the recall word when they start.
 //
 // A launch that waits at a gate holds up who waits for the whole device, and streams that the driver put into the same
-// queue of the hardware. So after kPatience the CPU raises, and queues the next launch when all fronts have ended.
+// queue of the hardware. So after kPatience the CPU recalls, and queues the next launch when all fronts have ended. Who
+// waits for the whole device may hold the driver's lock, which stops all who call the driver: so whatever lets launches
+// pass makes no call, and is done by a thread that makes none (watch.h).
 #pragma once
 
 #include <chrono>
@@ -43,14 +46,16 @@ class WW_API Fence {
 
   void admit(Stream work);  // queues what comes before a launch
 
-  void raise();           // calls back all launches that are queued; in force when it returns
-  void let_pass();        // again, for fronts that began since
-  void lower();           // so that launches may begin again
+  void recall();          // no unit begins any more, and no launch waits at a gate; again, for fronts that began since
+  void raise();           // and those that have begun leave; recalls first
+  void lower();           // so that launches may begin again, once those recalled are gone
+  bool recalled() const;
   bool occupied() const;  // by a front that the GPU has begun and not ended
-  std::chrono::milliseconds patience() const { return ordered_ ? kPatience : std::chrono::milliseconds{0}; }
+  void look(int64_t now_ns);  // now and then: recalls where a front lasts, and again. From any thread
 
   void settle() noexcept;  // waits until the GPU has done with all that fronts queued here, and forgets them
   Pointer flags() const { return flags_; }
+  const gpu::u32* recall_word() const { return &word(kFronts); }
 
   static constexpr int kFronts = 4;
   static constexpr std::chrono::milliseconds kPatience{10};
@@ -67,18 +72,22 @@ class WW_API Fence {
   int place_of(Stream stream) const;
   int place_for(Stream stream);
   void write(int place, Gate value, Stream stream);
+  void hold_back();
   void swap_gates(Gate from, Gate to);
-  gpu::u32& gate(int place) const { return static_cast<gpu::u32*>(static_cast<void*>(gates_))[place]; }
+  gpu::u32& word(int i) const { return static_cast<gpu::u32*>(static_cast<void*>(here_))[i]; }
+  gpu::u32& gate(int place) const { return word(place); }
   const gpu::u32* words(gpu::u32 value) const;
 
   const Context context_;
   const Stream signal_;
-  const Owned<Pointer> flags_;        // and after them kShut and kOpen, to copy from
-  const Owned<void*> gates_, words_;  // words_: what is copied to the flags, all 0 and all 1
+  const Owned<Pointer> flags_;       // and after them kShut and kOpen, to copy from
+  const Owned<void*> here_, words_;  // the gates and the recall word; what is copied to the flags, all 0 and all 1
   const Owned<Event> written_[kFronts];
   std::vector<MemOp> admit_;
   bool ordered_ = true;  // false: without stream memory operations, copies write and the CPU waits
-  std::mutex mutex_;     // of what follows
+  std::mutex recall_mutex_;  // of who recalls and lowers, and of this; nobody calls the driver with it
+  int64_t free_ns_ = 0;      // when last no front was seen
+  std::mutex mutex_;         // of what follows
   Front fronts_[kFronts];
 };
 

@@ -6,13 +6,13 @@
 #include <chrono>
 #include <thread>
 
+#include "cuda/watch.h"
 #include "sha256d/row.h"
 
 namespace ww::cuda {
 namespace {
 
 constexpr auto kLook = std::chrono::microseconds(50);
-constexpr int64_t kAgainNs = 1'000'000;  // a launch that began beside it may have lowered the flag
 
 u32 load_be(const uint8_t* p) { return u32{p[0]} << 24 | u32{p[1]} << 16 | u32{p[2]} << 8 | u32{p[3]}; }
 
@@ -33,31 +33,28 @@ void pause(bool asleep) {
   else sched_yield();
 }
 
-// Calls launches back, and again until they are gone; of itself where a front lasts too long for them to wait.
+// Calls launches back: when told to, or when a front lasts too long for them to wait.
 class Recall {
  public:
-  explicit Recall(Fence& fence) : fence_(fence) {}
-  bool is_on() const { return on_; }
-  void begin() { on_ = true; }
+  explicit Recall(Fence& fence) : fence_(fence), watch_(fence) { end(); }  // whatever was before: nothing is queued
+  bool is_on() const { return fence_.recalled(); }
+  void begin() { fence_.recall(); }
   void end() {
     fence_.lower();
-    on_ = false, due_ns_ = 0, free_ns_ = now_ns();
+    raised_ = false;
   }
   // Between two looks at a launch.
   void look() {
-    const int64_t now = now_ns();
-    if (!fence_.occupied()) free_ns_ = now;
-    else if (now - free_ns_ >= std::chrono::nanoseconds(fence_.patience()).count()) on_ = true;
-    if (!on_) return;
-    if (now < due_ns_) return fence_.let_pass();
+    fence_.look(now_ns());
+    if (raised_ || !is_on()) return;
     fence_.raise();
-    due_ns_ = now + kAgainNs;
+    raised_ = true;
   }
 
  private:
   Fence& fence_;
-  bool on_ = false;
-  int64_t due_ns_ = 0, free_ns_ = now_ns();  // when to raise again; when last no front was seen
+  bool raised_ = false;
+  Watch watch_;
 };
 
 }  // namespace
@@ -148,7 +145,8 @@ void Sweep::run(bool asleep, const std::function<bool()>& halted,
       for (; !ended && !recall.is_on() && in_flight < kInFlight; ++in_flight)
         space_.launch((oldest + in_flight) % kInFlight, plan_.rolled ? gpu_.rolled() : gpu_.plain(), gpu_.blocks(),
                       gpu_.shape().threads, scan_);
-      if (in_flight == 0) break;
+      if (in_flight == 0 && ended) break;
+      if (in_flight == 0) continue;  // called back just now
       while (!space_.passed(oldest)) {
         if (!recall.is_on() && halted()) end();
         recall.look();
@@ -174,7 +172,6 @@ void Sweep::run(bool asleep, const std::function<bool()>& halted,
     }
     throw;
   }
-  if (recall.is_on()) recall.end();
 }
 
 u64 pairs_of(const std::vector<Rect>& rects) {

@@ -37,6 +37,7 @@ void Workspace::begin(const std::vector<gpu::Lane>& rows) {
 
 void Workspace::launch(int i, Kernel kernel, u32 blocks, u32 threads, const gpu::Scan& scan) {
   gpu::Scan by_value = scan;
+  by_value.recall = fence_.recall_word();
   Pointer rows = rows_, state = state_, slot = slots(), flags = fence_.flags(), hits = hits_;
   void* arguments[] = {&by_value, &rows, &state, &slot, &flags, &hits};
   fence_.admit(work_);
@@ -73,11 +74,10 @@ void Workspace::abandon() {
   fence_.raise();
   int code;
   while ((code = driver().query_stream.entry(work_)) == kNotReady) {
-    fence_.let_pass();
+    fence_.recall();
     std::this_thread::sleep_for(std::chrono::microseconds(20));
   }
   if (code != kSuccess) fail(driver(), driver().query_stream.name, code);
-  fence_.lower();
 }
 
 }  // namespace ww::cuda

@@ -1,7 +1,7 @@
 // What a search has on the GPU, and the few things it does with it.
 //
-// Launches go to a stream of the lowest priority, one after the other, each past the fence; what the CPU raises to call
-// them back, and hits that are fetched meanwhile, go by a second one. Both are copies from or to pinned memory, by a copy
+// Launches go to a stream of the lowest priority, one after the other, each past the fence; the flag that the
+// CPU raises, and hits that are fetched meanwhile, go by a second one. Both are copies from or to pinned memory, by a copy
 // engine: they need no room on an SM.
 #pragma once
 

@@ -1,6 +1,7 @@
 // The CPU, the stream of launches, the stream that calls them back and the streams of two fronts, interleaved at random:
 // for tests/test_gpu_protocol.py. The CPU's side is csrc/cuda's own (Sweep, Workspace, Fence), on a driver whose streams
-// are queues: in each of its calls some of them, or a front's thread, take some steps. The units are gpu_world.h's.
+// are queues: in each of its calls some of them, or a front's thread, take some steps. A front's thread may wait for the
+// whole device, and nobody else gets through a call meanwhile. The units are gpu_world.h's.
 
 #include <cstring>
 #include <deque>
@@ -11,6 +12,7 @@
 #include <string>
 
 #include "cuda/sweep.h"
+#include "cuda/watch.h"
 #include "gpu_world.h"
 #include "runtime/pool.h"
 #include "sha256d/row.h"
@@ -18,7 +20,7 @@
 namespace {
 
 using namespace ww;
-using gpu::kFlagStride, gpu::kRecall, gpu::u32, gpu::u64;
+using gpu::kFlagStride, gpu::u32, gpu::u64;
 using cuda::MemOp, cuda::Pointer;
 
 enum { kOk = 0, kLost = 1 };
@@ -44,8 +46,9 @@ struct Machine {
   gpu::Random& random = world.random;
   Queue work, signal;
   Front fronts[2];
-  cuda::Fence* fence = nullptr;
+  cuda::Fence *fence = nullptr, *watched = nullptr;
   bool ordered = true, in_front = false;
+  bool locked = false;  // by a front's thread, until all that is queued has been done
   u32 streams = 0, steps = 0, ns_per_step = 0;
   std::vector<std::unique_ptr<u32[]>> memory;
 
@@ -58,15 +61,28 @@ struct Machine {
   bool run(u32 n) {
     for (; n; --n) {
       if (++steps > kMostSteps) return world.check(false, "a deadlock"), false;
+      locked = locked && !(work.tasks.empty() && signal.tasks.empty() && fronts[0].stream.tasks.empty() &&
+                           fronts[1].stream.tasks.empty());
+      if (watched && random(16) == 0) watched->look(now_ns());
       const u32 who = random(8);
       if (who < 3) step(work);
       else if (who == 3) step(signal);
       else if (who < 6) step(fronts[who - 4].stream);
-      else if (!in_front && fence && random(4) == 0) front_acts(fronts[who - 6]);
+      else if (!in_front && !locked && fence && random(4) == 0) front_acts(fronts[who - 6]);
     }
     return true;
   }
   int call() { return run(random(random(4) ? 6 : 40)) ? kOk : kLost; }
+  bool enter() {
+    while (locked)
+      if (!run(1)) return false;
+    return true;
+  }
+  int add(Queue& queue, std::function<bool()> task) {
+    if (!enter()) return kLost;
+    queue.tasks.push_back(std::move(task));
+    return call();
+  }
 };
 
 Machine* machine = nullptr;
@@ -95,6 +111,7 @@ void Machine::front_acts(Front& front) {
       --front.depth;
       add_kernel(front.stream);
     }
+    locked = ns_per_step > 1 && random(4) == 0;  // where time goes on fast enough for a fence to lose its patience
   } else {
     fence->front_end(stream);
     --front.left;
@@ -112,12 +129,11 @@ int copy(u32* to, const u32* from, size_t bytes, Queue& queue) {
   std::vector<size_t> lines;
   for (size_t i = 0; i < bytes / 4; i += kFlagStride) lines.push_back(i);
   for (size_t i = lines.size(); i > 1; --i) std::swap(lines[i - 1], lines[machine->random(static_cast<u32>(i))]);
-  queue.tasks.push_back([=]() mutable {
+  return machine->add(queue, [=]() mutable {
     for (u32 n = 1 + machine->random(20); n && !lines.empty(); --n, lines.pop_back())
       std::copy_n(from + lines.back(), std::min<size_t>(kFlagStride, bytes / 4 - lines.back()), to + lines.back());
     return lines.empty();
   });
-  return machine->call();
 }
 
 bool operate(const MemOp& op) {
@@ -129,10 +145,9 @@ bool operate(const MemOp& op) {
 
 int batch(cuda::Stream stream, unsigned count, const MemOp* ops, unsigned) {
   if (!machine->ordered) return cuda::kNotSupported;
-  queue_of(stream).tasks.push_back([at = size_t{0}, all = std::vector(ops, ops + count)]() mutable {
+  return machine->add(queue_of(stream), [at = size_t{0}, all = std::vector(ops, ops + count)]() mutable {
     return operate(all[at]) && ++at == all.size();
   });
-  return machine->call();
 }
 
 template <u32 n> bool units(std::optional<gpu::Launch<n>>& launch) {
@@ -151,16 +166,21 @@ int launch(cuda::Kernel kernel, unsigned, unsigned, unsigned, unsigned, unsigned
   world.check(world.rolled == (reinterpret_cast<uintptr_t>(kernel) == 2), "the wrong kernel");
   world.lateness = world.scan.budget ? 40 : 0;
   if (world.rolled)
-    queue_of(stream).tasks.push_back([l = std::make_shared<std::optional<gpu::Launch<2>>>()] { return units(*l); });
-  else
-    queue_of(stream).tasks.push_back([l = std::make_shared<std::optional<gpu::Launch<1>>>()] { return units(*l); });
-  return machine->call();
+    return machine->add(queue_of(stream),
+                        [l = std::make_shared<std::optional<gpu::Launch<2>>>()] { return units(*l); });
+  return machine->add(queue_of(stream),
+                      [l = std::make_shared<std::optional<gpu::Launch<1>>>()] { return units(*l); });
 }
 
 int wait_for(const std::function<bool()>& done) {
+  if (!machine->enter()) return kLost;
   while (!done())
     if (!machine->run(1)) return kLost;
   return kOk;
+}
+
+int ask(const std::function<bool()>& done) {
+  return !machine->enter() || machine->call() ? int{kLost} : done() ? int{kOk} : cuda::kNotReady;
 }
 
 template <class... Args> void* any(int (*function)(Args...)) { return reinterpret_cast<void*>(function); }
@@ -178,7 +198,7 @@ const std::map<std::string, void*> kFunctions{
      })},
     {"cuStreamSynchronize", any(+[](cuda::Stream s) { return wait_for([s] { return queue_of(s).tasks.empty(); }); })},
     {"cuStreamQuery", any(+[](cuda::Stream s) {
-       return machine->call() ? int{kLost} : queue_of(s).tasks.empty() ? int{kOk} : cuda::kNotReady;
+       return ask([s] { return queue_of(s).tasks.empty(); });
      })},
     {"cuStreamBatchMemOp_v2", any(batch)},
     {"cuEventCreate", any(+[](cuda::Event* made, unsigned) {
@@ -187,12 +207,11 @@ const std::map<std::string, void*> kFunctions{
     {"cuEventDestroy_v2", any(+[](cuda::Event event) { return delete reinterpret_cast<Event*>(event), int{kOk}; })},
     {"cuEventRecord", any(+[](cuda::Event made, cuda::Stream stream) {
        Event* const event = reinterpret_cast<Event*>(made);
-       queue_of(stream).tasks.push_back([event, n = ++event->recorded] { return event->passed = n, true; });
-       return machine->call();
+       return machine->add(queue_of(stream), [event, n = ++event->recorded] { return event->passed = n, true; });
      })},
     {"cuEventQuery", any(+[](cuda::Event made) {
        Event* const event = reinterpret_cast<Event*>(made);
-       return machine->call() ? int{kLost} : event->passed == event->recorded ? int{kOk} : cuda::kNotReady;
+       return ask([event] { return event->passed == event->recorded; });
      })},
     {"cuEventSynchronize", any(+[](cuda::Event made) {
        Event* const event = reinterpret_cast<Event*>(made);
@@ -207,8 +226,7 @@ const std::map<std::string, void*> kFunctions{
        return copy(static_cast<u32*>(to), words_at(from), bytes, queue_of(stream));
      })},
     {"cuMemsetD32Async", any(+[](Pointer to, unsigned value, size_t words, cuda::Stream stream) {
-       queue_of(stream).tasks.push_back([=] { return std::fill_n(words_at(to), words, value), true; });
-       return machine->call();
+       return machine->add(queue_of(stream), [=] { return std::fill_n(words_at(to), words, value), true; });
      })},
     {"cuLaunchKernel", any(launch)},
     {"cuModuleGetFunction", any(+[](cuda::Kernel* kernel, cuda::Module, const char* name) {
@@ -239,6 +257,8 @@ const Driver& driver() {
   return the_driver;
 }
 const Driver* driver_to_end_with() noexcept { return &driver(); }
+Watch::Watch(Fence& fence) : fence_(fence) { machine->watched = &fence_; }
+Watch::~Watch() { machine->watched = nullptr; }
 
 }  // namespace cuda
 }  // namespace ww

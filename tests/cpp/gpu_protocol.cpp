@@ -35,12 +35,14 @@ const char* search(u64 seed) {
   Account account{};
   std::vector<u64> slots(world.units), hits(scan.capacity);
   std::vector<u32> flags(kFlagWords);
+  u32 recall = 0;
+  scan.recall = &recall;
   world.account = &account, world.slots = slots.data(), world.hits = hits.data(), world.flags = flags.data();
   world.tested.resize(scan.versions * scan.count);
   for (u32 launches = random(6) + 1; launches; --launches) {
     const bool last = launches == 1, trouble = !last && random(4) != 0;
     for (u32 i = 0; i < kFlags; ++i) flags[i * kFlagStride] = trouble && random(8) == 0;
-    flags[kRecall] = trouble && random(8) == 0;
+    recall = trouble && random(8) == 0;
     world.lateness = last || random(2) ? 0 : 1 + random(30);
     world.rolled ? launch<2>(world, flags, trouble) : launch<1>(world, flags, trouble);
     check_account(world);

@@ -91,7 +91,7 @@ struct Warp {
   u64 slot() const { return world.slots[number]; }
   bool flagged() const { return world.flags[number % kFlags * kFlagStride] != 0; }
   bool unwanted() {
-    const bool no = flagged() || world.flags[kRecall] != 0;
+    const bool no = flagged() || *world.scan.recall != 0;
     world.check(no || world.fronts == 0, "a unit begins beside a front");
     return no;
   }

@@ -483,7 +483,7 @@ int cuLaunchKernel(void* kernel, unsigned grid, unsigned grid_y, unsigned grid_z
   l.flags = reinterpret_cast<u32*>(device_bytes(at[3], 4 * ww::gpu::kFlagWords));
   l.hits = reinterpret_cast<u64*>(device_bytes(at[4], l.scan.capacity * sizeof(u64)));
   const bool in_bounds = l.lanes && l.account && l.slots && l.flags && l.hits && l.scan.one == 1 && l.scan.count &&
-                         u64{l.scan.first} + l.scan.count <= u64{1} << 32 && (l.rolled || l.scan.versions == 1);
+                         word_at(reinterpret_cast<u64>(l.scan.recall)) && u64{l.scan.first} + l.scan.count <= u64{1} << 32 && (l.rolled || l.scan.versions == 1);
   {
     std::lock_guard lock(mutex);
     l.seed = static_cast<u64>(number("FAKE_CUDA_SEED", 1)) + 1000003 * ++launches;

@@ -115,7 +115,7 @@ bool Run::may_begin(const Unit& unit) const {
   const u32 block = l_.rolled ? unit.number : unit.number * 32 / l_.threads;
   const int before = fronts.load();
   const bool wanted = !read(&l_.flags[unit.number % ww::gpu::kFlags * ww::gpu::kFlagStride]) &&
-                      !read(&l_.flags[ww::gpu::kRecall]) && block % l_.sms < l_.scan.sms;
+                      !read(l_.scan.recall) && block % l_.sms < l_.scan.sms;
   begun += wanted;
   begun_beside_a_front += wanted && before > 0;
   return wanted;

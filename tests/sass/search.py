@@ -9,13 +9,14 @@ from sass.memory import Memory
 from wattwork._search_numpy import INIT, ROUND
 
 M32 = (1 << 32) - 1
-FLAGS, RECALL, FLAG_WORDS = 16, 16 * 32, 17 * 32
+FLAG_WORDS = 16 * 32
 
 
 class Scan(ctypes.Structure):
     _fields_ = (
         ("count", ctypes.c_uint64),
         ("budget", ctypes.c_uint64),
+        ("recall", ctypes.c_uint64),
         ("first", ctypes.c_uint32),
         ("chunk", ctypes.c_uint32),
         ("versions", ctypes.c_uint32),
@@ -68,9 +69,10 @@ class Search:
         self.account = np.zeros(2, np.uint64)  # next, found
         self.slots = np.zeros(blocks if rolled else blocks * threads // 32, np.uint64)
         self.flags, self.hits = np.zeros(FLAG_WORDS, np.uint32), np.zeros(capacity, np.uint64)
-        self.memory = Memory()
+        self.recall, self.memory = np.zeros(1, np.uint32), Memory()
         arrays = (self.lanes, self.account, self.slots, self.flags, self.hits)
         self._pointers = [ctypes.c_uint64(self.memory.place(array)) for array in arrays]
+        self._recall_at = self.memory.place(self.recall)
 
     def _header(self, number, nonce):
         return self.work.header_with(nonce=nonce, version=self.work.version_at(number))
@@ -79,7 +81,8 @@ class Search:
         """One launch of the kernel, on the SMs below `sms`; `options` are Machine.launch's."""
         tail = struct.unpack(">3I", self._header(0, 0)[64:76])
         top = self.work.target >> 224
-        scan = Scan(self.count, budget, self.first, self.chunk, self.versions, tail, top, self.capacity, 1, sms)
+        where = (self.count, budget, self._recall_at, self.first, self.chunk, self.versions)
+        scan = Scan(*where, tail, top, self.capacity, 1, sms)
         return self.machine.launch(*self.shape, [scan, *self._pointers], self.memory, **options)
 
     @property
