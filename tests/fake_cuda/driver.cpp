@@ -157,12 +157,8 @@ u32* word_at(u64 at) {
 void operate(u32* word, const MemOp& op) {
   constexpr u32 kWrite = 2, kGreaterEqual = 0, kEqual = 1;
   const u32 value = static_cast<u32>(op.value);
-  if (op.operation == kWrite) {
-    std::atomic_thread_fence(std::memory_order_seq_cst);
-    return fake::write(word, value);
-  }
+  if (op.operation == kWrite) return fake::write(word, value);
   for (;;) {
-    std::atomic_thread_fence(std::memory_order_seq_cst);
     const u32 now = fake::read(word);
     if (op.flags == kGreaterEqual ? now - value < 1u << 31 : op.flags == kEqual ? now == value : now & value) return;
     std::this_thread::sleep_for(std::chrono::microseconds(5));

@@ -30,7 +30,7 @@ inline std::atomic<int> fronts{0};
 inline std::atomic<u64> begun_beside_a_front{0}, begun{0};  // units
 
 // Memory that several streams reach, word by word.
-inline u32 read(const u32* word) { return __atomic_load_n(word, __ATOMIC_RELAXED); }
-inline void write(u32* word, u32 value) { __atomic_store_n(word, value, __ATOMIC_RELAXED); }
+inline u32 read(const u32* word) { return __atomic_load_n(word, __ATOMIC_SEQ_CST); }
+inline void write(u32* word, u32 value) { __atomic_store_n(word, value, __ATOMIC_SEQ_CST); }
 
 }  // namespace fake

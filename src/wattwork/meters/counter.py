@@ -92,7 +92,8 @@ class CounterSource:
             parts = []
             missed_uj = 0
             for track, start in zip(self._tracks, token.starts, strict=True):
-                track.end(start)
+                if track.followed:
+                    track.end(start)
                 parts.append(part(track, start, token.t_s, t_s, token.read_s + read_s))
                 missed_uj += track.missed_uj - start.missed_uj
             blind_s = self._blind_s - token.blind_s

@@ -107,7 +107,7 @@ class Reader:
     def __init__(self, path: str) -> None:
         self._path = path
         self._descriptor = self._inode = -1
-        self._doubted, self._last, self._moved_s = True, b"", 0.0
+        self._doubted, self._last, self._stands_s = True, b"", 0.0
         self._finalizer: weakref.finalize[..., Reader] | None = None
 
     def __call__(self) -> int:
@@ -117,8 +117,8 @@ class Reader:
                 self._open()
             text = os.pread(self._descriptor, 32, 0)
             if text != self._last:
-                self._moved_s = time.monotonic()
-            elif self._doubted and self._is_another():
+                self._stands_s = time.monotonic() + STANDS_S
+            elif self._doubted and (not os.fstat(self._descriptor).st_nlink or self._is_another()):
                 self._open()
                 text = os.pread(self._descriptor, 32, 0)
             self._last = text
@@ -136,11 +136,10 @@ class Reader:
             raise MeterError(f"the energy counter {self._path} cannot be read ({error}).") from None
 
     def _is_another(self) -> bool:
-        if not os.fstat(self._descriptor).st_nlink:
-            return True
-        if time.monotonic() < self._moved_s + STANDS_S:
+        now_s = time.monotonic()
+        if now_s < self._stands_s:
             return False
-        self._moved_s = time.monotonic()
+        self._stands_s = now_s + STANDS_S
         return os.stat(self._path).st_ino != self._inode
 
     def _open(self) -> None:

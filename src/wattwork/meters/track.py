@@ -130,7 +130,7 @@ class Track:
 
     def end(self, start: Start) -> None:
         """It ends."""
-        if self._young and start in self._young:
+        if start in self._young:
             self._young.remove(start)
 
     def wait_s(self, now_s: float, age_s: float) -> float:
